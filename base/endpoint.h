@@ -1,0 +1,105 @@
+// Addresses: an IP address, and an endpoint (ip:port). IPv4 is kept as v4-mapped IPv6, so that the
+// two spellings of one address compare and hash equal (spec: words of magicsock.md).
+#ifndef RINGSOCK_BASE_ENDPOINT_H_
+#define RINGSOCK_BASE_ENDPOINT_H_
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <cstring>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace ringsock {
+
+// An IPv4 or IPv6 address, with the zone of a link-local one. A plain value of 20 bytes without
+// padding. The default is the IPv6 unspecified address.
+struct IpAddress {
+  std::array<uint8_t, 16> bytes{};  // network order; v4 as ::ffff:a.b.c.d
+  uint32_t zone = 0;                // interface index of a link-local IPv6 address, else 0
+
+  static IpAddress V4(uint8_t a, uint8_t b, uint8_t c, uint8_t d);
+  static IpAddress V4(uint32_t host_order);
+  static IpAddress V6(const std::array<uint8_t, 16>& bytes, uint32_t zone = 0);
+  // The unspecified addresses, 0.0.0.0 and [::]. The latter equals the default value.
+  static IpAddress AnyV4() { return V4(0u); }
+  static IpAddress AnyV6() { return IpAddress{}; }
+
+  // "192.0.2.1", "2001:db8::1", "fe80::1%eth0" or "fe80::1%3".
+  static absl::StatusOr<IpAddress> Parse(absl::string_view text);
+
+  bool IsV4() const;
+  bool IsLoopback() const;
+  bool IsUnspecified() const;  // either family's
+  bool IsLinkLocal() const;
+  uint32_t V4HostOrder() const;  // only if IsV4()
+  std::string ToString() const;
+
+  friend bool operator==(const IpAddress&, const IpAddress&) = default;
+};
+
+// ip:port, a trivially copyable value of 24 bytes without padding, compared and hashed as three
+// words.
+struct Endpoint {
+  IpAddress ip;
+  uint16_t port = 0;  // host order
+  uint16_t reserved = 0;
+
+  // "192.0.2.1:41641" or "[2001:db8::1]:41641". Port 0 is an error here: nothing can be sent there.
+  static absl::StatusOr<Endpoint> Parse(absl::string_view text);
+  // A comma-separated list; empty text is an empty list.
+  static absl::StatusOr<std::vector<Endpoint>> ParseList(absl::string_view text);
+  static Endpoint FromSockaddr(const sockaddr_storage& address);
+  // Only AF_INET and AF_INET6 are understood; anything else gives the default value.
+  static Endpoint FromSockaddr(const sockaddr* address);
+
+  bool IsV4() const { return ip.IsV4(); }
+  // True for the default value.
+  bool IsNone() const { return *this == Endpoint{}; }
+  // Writes a sockaddr_in for IPv4, a sockaddr_in6 otherwise; returns its length.
+  socklen_t ToSockaddr(sockaddr_storage* out) const;
+  std::string ToString() const;
+
+  std::array<uint64_t, 3> Words() const { return std::bit_cast<std::array<uint64_t, 3>>(*this); }
+  static Endpoint FromWords(const std::array<uint64_t, 3>& words) {
+    return std::bit_cast<Endpoint>(words);
+  }
+
+  friend bool operator==(const Endpoint& a, const Endpoint& b) { return a.Words() == b.Words(); }
+  template <typename H>
+  friend H AbslHashValue(H h, const Endpoint& e) {
+    const auto w = e.Words();
+    return H::combine(std::move(h), w[0], w[1], w[2]);
+  }
+};
+static_assert(sizeof(Endpoint) == 24);
+
+// Relay endpoints: the fake address 127.3.3.40:N stands for "the DERP connection of region N" and
+// never goes on the wire (spec: words of magicsock.md).
+using RegionId = uint16_t;  // 0 is "none"
+Endpoint RelayEndpoint(RegionId region);
+bool IsRelay(const Endpoint& endpoint);
+// The region of a relay endpoint; 0 for any other.
+RegionId RelayRegion(const Endpoint& endpoint);
+
+// A fast, well-mixed 64-bit hash for the peer tables. Seeded, so that a sender who chooses source
+// addresses cannot aim at one bucket.
+inline uint64_t HashEndpoint(const Endpoint& endpoint, uint64_t seed) {
+  const auto words = endpoint.Words();
+  const auto fold = [](uint64_t a, uint64_t b) {
+    const auto product = static_cast<unsigned __int128>(a) * b;
+    return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+  };
+  const uint64_t low = fold(words[0] ^ seed, words[1] ^ 0x9e3779b97f4a7c15u);
+  return fold(low ^ words[2] ^ 0xd6e8feb86659fd93u, seed ^ 0xa0761d6478bd642fu);
+}
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_BASE_ENDPOINT_H_

@@ -1,0 +1,97 @@
+// Every packet that enters the engine is counted once where it ends: delivered or sent by path, or
+// dropped by reason. Nothing is lost without one of these saying so.
+#ifndef RINGSOCK_CORE_COUNTERS_H_
+#define RINGSOCK_CORE_COUNTERS_H_
+
+#include <array>
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+namespace ringsock {
+
+// The way a packet travelled.
+enum class PathKind : uint8_t { kDirectV4, kDirectV6, kRelay, kCount };
+const char* PathKindName(PathKind kind);  // "direct4", "direct6", "relay"
+
+// Why a packet went no further.
+enum class Drop : uint8_t {
+  // received
+  kRxEmpty,         // no bytes at all
+  kRxTruncated,     // larger than the receive buffer (spec: RECV-6)
+  kRxStun,          // STUN, and no netcheck wants it (spec: RECV-1)
+  kRxKernel,        // the socket's buffer overflowed
+  // sent
+  kTxUnknownPeer,
+  kTxNoDestination,  // spec: SEND-4
+  kTxNoSocket,       // every destination is of a family that is off (spec: SEND-6)
+  kTxQueueFull,      // spec: SEND-7
+  kTxTooLarge,
+  kTxRelayNotAllowed,  // spec: SEND-8
+  kTxMessageSize,    // EMSGSIZE: larger than the path takes
+  kTxBufferFull,     // EAGAIN, ENOBUFS: the socket or the device is full
+  kTxUnreachable,    // ENETUNREACH, EHOSTUNREACH, ECONNREFUSED
+  kTxRefused,        // EPERM, EACCES: a firewall
+  kTxError,          // any other error
+  kClosed,           // the engine stopped first
+  kCount
+};
+const char* DropName(Drop drop);  // "rx_stun", "tx_no_destination", ...
+
+inline constexpr size_t kPathKinds = static_cast<size_t>(PathKind::kCount);
+inline constexpr size_t kDrops = static_cast<size_t>(Drop::kCount);
+
+// A copy of the counters at one moment.
+struct CounterSnapshot {
+  struct Path {
+    uint64_t rx_packets = 0;
+    uint64_t rx_bytes = 0;
+    uint64_t tx_packets = 0;  // per destination: a spray counts once for each
+    uint64_t tx_bytes = 0;
+  };
+  std::array<Path, kPathKinds> paths{};
+  std::array<uint64_t, kDrops> drops{};
+  uint64_t rx_unknown_source = 0;  // of the received: from an address no peer owns (spec: RECV-4)
+  uint64_t sprays = 0;             // sends that went to every endpoint (spec: SEND-2, SEND-3)
+
+  CounterSnapshot& operator+=(const CounterSnapshot& other);
+  std::string ToString() const;  // only what is not zero
+};
+
+// One shard's counters: written by its thread only, read by any. Relaxed loads and stores compile
+// to plain moves; no read-modify-write is on the packet path.
+class alignas(64) ShardCounters {
+ public:
+  void AddRx(PathKind path, uint64_t packets, uint64_t bytes) {
+    Add(paths_[Index(path)].rx_packets, packets);
+    Add(paths_[Index(path)].rx_bytes, bytes);
+  }
+  void AddTx(PathKind path, uint64_t packets, uint64_t bytes) {
+    Add(paths_[Index(path)].tx_packets, packets);
+    Add(paths_[Index(path)].tx_bytes, bytes);
+  }
+  void AddDrop(Drop drop, uint64_t packets) { Add(drops_[static_cast<size_t>(drop)], packets); }
+  void AddUnknownSource(uint64_t packets) { Add(rx_unknown_source_, packets); }
+  void AddSpray() { Add(sprays_, 1); }
+  CounterSnapshot Snapshot() const;
+
+ private:
+  using Cell = std::atomic<uint64_t>;
+  struct PathCells {
+    Cell rx_packets{0}, rx_bytes{0}, tx_packets{0}, tx_bytes{0};
+  };
+  static size_t Index(PathKind path) { return static_cast<size_t>(path); }
+  static void Add(Cell& cell, uint64_t n) {
+    cell.store(cell.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
+  }
+
+  std::array<PathCells, kPathKinds> paths_;
+  std::array<Cell, kDrops> drops_{};
+  Cell rx_unknown_source_{0};
+  Cell sprays_{0};
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_CORE_COUNTERS_H_

@@ -1,0 +1,198 @@
+// ringsock: the one header an embedder reads.
+//
+// An Engine carries WireGuard packets between an embedder (a VPN gateway) and its peers over the
+// best path there is. It opens one UDP port on every shard; a shard is a thread with its own I/O
+// loop that runs each packet to completion. The embedder's Handler is called on the shard's thread
+// with views of received packets and answers through the same Shard, without a queue in between.
+//
+//   embedder ──CreateEndpoint, UpdatePeers──▶ Engine ──▶ control thread (one writer of the tables)
+//   Handler  ◀──OnReceive(Shard&, trains)──── shard thread ◀── sockets
+//   Handler  ──Shard::Send, ConfirmPath─────▶ shard thread ──▶ sockets
+//   any other thread ──Sender::Send──▶ bounded ring ──▶ shard thread
+//
+// The engine never decrypts. Which path of a peer is good it learns from the embedder, which calls
+// ConfirmPath() after WireGuard has authenticated a packet (spec: PATH-1 to PATH-6).
+#ifndef RINGSOCK_CORE_ENGINE_H_
+#define RINGSOCK_CORE_ENGINE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "base/endpoint.h"
+#include "base/key.h"
+#include "core/counters.h"
+#include "io/loop.h"
+
+namespace ringsock {
+
+// Names a peer from CreateEndpoint() until UpdatePeers() drops it, after which the same number never
+// names another one: a late send to it is a counted drop. A plain value, valid on every thread.
+enum class PeerId : uint64_t { kNone = 0 };
+
+struct EngineOptions {
+  // UDP port of every shard and both families; 0 lets the kernel choose one.
+  uint16_t port = 0;
+  // Local addresses to bind. An empty family is off; without IPv6, IPv6 destinations are skipped
+  // (spec: SEND-6).
+  bool ipv4 = true;
+  bool ipv6 = true;
+  IpAddress bind_v4 = IpAddress::AnyV4();
+  IpAddress bind_v6 = IpAddress::AnyV6();
+  // Threads that move packets; 0 is one per core this process may run on.
+  uint32_t shards = 0;
+  // Pin shard i to the i-th allowed core.
+  bool pin_threads = true;
+  // Bytes of kernel buffer per socket and direction.
+  int socket_buffer = io::kDefaultSocketBuffer;
+  // The most peers at one time. Memory grows with use, not with this bound.
+  uint32_t max_peers = 1u << 20;
+  // Packets that each ring from a Sender to a shard holds.
+  uint32_t sender_ring_packets = 1024;
+  // Senders that may exist at one time (each has a ring to every shard).
+  uint32_t max_senders = 64;
+  // Backend, offloads and batch sizes.
+  io::LoopOptions io;
+
+  // Every option with its value, in one line fit for a log.
+  std::string ToString() const;
+};
+
+// Packets of one peer, as a view: consecutive in memory, each `segment_size` bytes but the last,
+// which may be shorter. One packet: segment_size == size.
+struct PacketTrain {
+  const std::byte* data = nullptr;
+  uint32_t size = 0;
+  uint32_t segment_size = 0;
+};
+
+// A received train: the packets, whose they are, and the way they came.
+struct ReceivedTrain {
+  // The peer that owns the source address; kNone for an unknown source (spec: RECV-4). Answer an
+  // unknown source with Shard::SendTo(from), and call ConfirmPath once WireGuard says whose it is.
+  PeerId peer = PeerId::kNone;
+  Endpoint from;
+  PathKind path = PathKind::kDirectV4;
+  PacketTrain packets;
+};
+
+// What became of a send. Anything but kOk was also counted, by reason.
+enum class SendResult : uint8_t {
+  kOk,             // at least one destination took it into its queue
+  kUnknownPeer,    // no such peer (any more)
+  kNoDestination,  // the peer has no endpoint and has not roamed (spec: SEND-4)
+  kNoSocket,       // every destination is of a family that is off (spec: SEND-6)
+  kQueueFull,      // the ring to the shard, or to the relay, is full (spec: SEND-7)
+  kTooLarge,       // larger than a datagram can be
+  kRelayNotAllowed,  // SendTo() with a relay address (spec: SEND-8)
+  kClosed,
+};
+
+// A shard as its own thread sees it. Only for use inside the Handler's calls on that thread.
+class Shard {
+ public:
+  virtual uint32_t index() const = 0;
+  // Time when the loop last looked, not a system call.
+  virtual Instant now() const = 0;
+  // The shard's I/O loop, for an embedder that has sockets of its own to serve on this thread.
+  virtual io::Loop& loop() = 0;
+
+  // Sends to the destinations the peer's address set chooses (spec: SEND-1 to SEND-7). The bytes
+  // must stay as they are until the handler returns; nothing is copied while one train of a peer
+  // follows another in memory.
+  virtual SendResult Send(PeerId peer, const PacketTrain& packets) = 0;
+  // Sends to one address, past every address set: the answer to an unknown source (spec: SEND-8).
+  virtual SendResult SendTo(const Endpoint& to, const PacketTrain& packets) = 0;
+  // WireGuard authenticated a packet of `peer` that came from `from` (spec: PATH-1 to PATH-5).
+  virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
+
+ protected:
+  ~Shard() = default;
+};
+
+// The embedder's side of the packet path. One object serves all shards, so calls for different
+// shards run at the same time.
+class Handler {
+ public:
+  virtual ~Handler() = default;
+  // On the shard's thread before its first packet, and after its last.
+  virtual absl::Status OnShardStart(Shard& shard);
+  virtual void OnShardStop(Shard& shard);
+  // Trains in order of arrival per peer. Views: the bytes are the kernel's and are gone when the
+  // call returns (what was sent by then is safe).
+  virtual void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) = 0;
+};
+
+// Sends from a thread that is not a shard's. One Sender belongs to one thread at a time. Packets of
+// one peer leave in the order they were sent. Bytes are copied into a bounded ring; a shard that
+// sleeps is woken, a running one is not.
+class Sender {
+ public:
+  virtual ~Sender() = default;
+  virtual SendResult Send(PeerId peer, const PacketTrain& packets) = 0;
+  virtual SendResult SendTo(const Endpoint& to, const PacketTrain& packets) = 0;
+  // Makes the packets sent since the last call known to their shards. Send() does so by itself when
+  // a ring is half full.
+  virtual void Flush() = 0;
+};
+
+struct PeerStatus {
+  PeerId id = PeerId::kNone;
+  PublicKey key;
+  std::vector<Endpoint> addresses;  // in order, the most reliable first
+  // The roaming address if there is one, else the address at `cur`; none before a path is confirmed.
+  Endpoint current;
+  bool roaming = false;
+};
+
+struct EngineStatus {
+  std::string backend;  // "io_uring", "mmsg", "simulated"
+  uint16_t port = 0;
+  uint32_t shards = 0;
+  std::vector<PeerStatus> peers;
+};
+
+// All calls are safe from every thread. Those that change peers are carried out by the control
+// thread and have taken effect when they return; do not call them from a Handler.
+class Engine {
+ public:
+  // Opens the sockets and starts the threads. `handler` outlives the engine. Errors name the cure.
+  static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineOptions& options,
+                                                       Handler* handler);
+  virtual ~Engine() = default;
+
+  // Stops the threads and closes the sockets: no call to the handler is running or will come when
+  // it returns. The first call does the work; later ones return at once.
+  virtual void Close() = 0;
+
+  virtual uint16_t port() const = 0;
+  virtual const EngineOptions& options() const = 0;
+
+  // Creates the peer, or replaces its endpoints, and returns its id, the same one for the same key.
+  // `endpoints` is "ip:port,ip:port,..." from the most reliable to the fastest, or empty. A
+  // malformed list is an error and changes nothing (spec: PEER-1).
+  virtual absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key,
+                                                absl::string_view endpoints) = 0;
+  // Keeps exactly these peers of the ones there are; the state of all others goes (spec: PEER-2).
+  // When it returns no shard sends to, or receives for, a peer that went.
+  virtual absl::Status UpdatePeers(std::span<const PublicKey> keys) = 0;
+  // The same as Shard::ConfirmPath, from any thread.
+  virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
+
+  // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.
+  virtual absl::StatusOr<std::unique_ptr<Sender>> NewSender() = 0;
+
+  virtual EngineStatus Status() const = 0;
+  // Totals over all shards; may lag a running shard by a loop.
+  virtual CounterSnapshot Counters() const = 0;
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_CORE_ENGINE_H_
