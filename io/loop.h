@@ -85,7 +85,8 @@ struct TxSlab {
   uint32_t capacity = 0;  // kMaxDatagram or more
 };
 
-// Datagrams to send, at most kMaxTrainPackets and kMaxDatagram bytes.
+// Datagrams to send. One to kMaxTrainPackets packets and up to kMaxDatagram bytes travel as one; the
+// loop cuts a longer train into such parts, in order.
 struct TxTrain {
   const std::byte* data = nullptr;
   uint32_t size = 0;
@@ -102,10 +103,11 @@ struct TxTrain {
   }
 };
 
-// Datagrams that did not leave. A train that the kernel refused as a whole has by then been sent
-// packet by packet, in order; only what failed alone is reported, packet by packet.
+// Datagrams that did not leave. A train that the kernel refused because it is one (EMSGSIZE, EINVAL,
+// EIO) has by then been sent packet by packet, in order; only what failed alone is reported. Other
+// reasons (buffer full, no route, forbidden) hold for all its packets.
 struct SendFailure {
-  const TxTrain* train;  // the train they belonged to; valid during the call
+  const TxTrain* train;  // the train they belonged to, or the part it was cut to; valid in the call
   uint32_t first;        // index of the first lost packet in it
   uint32_t packets;      // how many
   int error;             // errno, positive: EMSGSIZE, ENOBUFS, EAGAIN (socket buffer full), ...

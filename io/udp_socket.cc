@@ -1,0 +1,130 @@
+// Socket options in the order the kernel wants them: everything that decides about the bind first.
+#include "io/udp_socket.h"
+
+#include <linux/sock_diag.h>
+#include <netinet/in.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <string>
+#include <utility>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace ringsock::io {
+namespace {
+
+bool SetInt(int fd, int level, int name, int value) {
+  return setsockopt(fd, level, name, &value, sizeof value) == 0;
+}
+
+// What to do about an errno of socket(), setsockopt() or bind(), and its canonical code.
+std::pair<absl::StatusCode, const char*> Cure(int error) {
+  switch (error) {
+    case EADDRINUSE:
+      return {
+          absl::StatusCode::kAlreadyExists,
+          "another socket holds this port: stop it (ss -ulpn shows who), or choose another port"};
+    case EACCES:
+    case EPERM:
+      return {absl::StatusCode::kPermissionDenied,
+              "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE, devices "
+              "CAP_NET_RAW; or a security policy forbids it"};
+    case EAFNOSUPPORT:
+      return {absl::StatusCode::kFailedPrecondition,
+              "this kernel has the address family switched off: load it or leave it out"};
+    case EADDRNOTAVAIL:
+      return {absl::StatusCode::kFailedPrecondition,
+              "the address is not on this host: see ip address (for IPv6 also sysctl "
+              "net.ipv6.conf.all.disable_ipv6)"};
+    case ENODEV:
+      return {absl::StatusCode::kNotFound, "no such network device: see ip link"};
+    case EMFILE:
+    case ENFILE:
+      return {absl::StatusCode::kResourceExhausted, "raise the limit of open files (ulimit -n)"};
+    case ENOBUFS:
+    case ENOMEM:
+      return {absl::StatusCode::kResourceExhausted, "the kernel is out of socket memory"};
+    default:
+      return {absl::StatusCode::kInternal, "unexpected"};
+  }
+}
+
+absl::Status Error(const UdpConfig& config, const char* what, int error) {
+  const auto [code, cure] = Cure(error);
+  return absl::Status(
+      code, absl::StrCat("UDP ", config.bind.ToString(),
+                         config.device.empty() ? "" : absl::StrCat(" on ", config.device), ": ",
+                         what, ": ", strerror(error), ": ", cure));
+}
+
+// The privileged option goes past net.core.[rw]mem_max; without the privilege the kernel caps.
+void SetBuffer(int fd, int force_name, int name, int bytes) {
+  if (!SetInt(fd, SOL_SOCKET, force_name, bytes)) SetInt(fd, SOL_SOCKET, name, bytes);
+}
+
+// Options that must be set, with the name an error gives them. Null: all set.
+const char* SetRequired(int fd, const UdpConfig& config, bool v4) {
+  if (!v4 && !SetInt(fd, IPPROTO_IPV6, IPV6_V6ONLY, 1)) return "IPV6_V6ONLY";
+  if (config.reuse_port && !SetInt(fd, SOL_SOCKET, SO_REUSEPORT, 1)) return "SO_REUSEPORT";
+  if (!config.device.empty() && setsockopt(fd, SOL_SOCKET, SO_BINDTODEVICE, config.device.data(),
+                                           static_cast<socklen_t>(config.device.size())) != 0) {
+    return "SO_BINDTODEVICE";
+  }
+  if (config.local_address && !(v4 ? SetInt(fd, IPPROTO_IP, IP_PKTINFO, 1)
+                                   : SetInt(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO, 1))) {
+    return v4 ? "IP_PKTINFO" : "IPV6_RECVPKTINFO";
+  }
+  return nullptr;
+}
+
+// Path MTU discovery stays as the kernel has it (IP_PMTUDISC_WANT): what is larger than the path
+// is fragmented by this host, and EMSGSIZE is left to what no fragmentation can carry.
+bool KernelHasSegmentation(int fd) {
+  int value = 0;
+  socklen_t length = sizeof value;
+  return getsockopt(fd, SOL_UDP, UDP_SEGMENT, &value, &length) == 0;
+}
+
+}  // namespace
+
+absl::StatusOr<UdpSocket> OpenUdpSocket(const UdpConfig& config, bool gso, bool gro) {
+  const bool v4 = config.bind.IsV4();
+  UdpSocket result;
+  result.fd = Fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  const int fd = result.fd.get();
+  if (!result.fd.valid()) return Error(config, "socket", errno);
+  if (const char* failed = SetRequired(fd, config, v4); failed != nullptr) {
+    return Error(config, failed, errno);
+  }
+  SetBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, config.receive_buffer);
+  SetBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, config.send_buffer);
+  result.gso = gso && KernelHasSegmentation(fd);
+  result.gro = gro && SetInt(fd, SOL_UDP, UDP_GRO, 1);
+
+  sockaddr_storage address{};
+  socklen_t length = config.bind.ToSockaddr(&address);
+  if (bind(fd, reinterpret_cast<const sockaddr*>(&address), length) != 0) {
+    return Error(config, "bind", errno);
+  }
+  length = sizeof address;
+  if (getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length) != 0) {
+    return Error(config, "getsockname", errno);
+  }
+  result.local = Endpoint::FromSockaddr(address);
+  return result;
+}
+
+uint64_t KernelDrops::Read(int fd) {
+  uint32_t info[SK_MEMINFO_VARS] = {};
+  socklen_t length = sizeof info;
+  if (getsockopt(fd, SOL_SOCKET, SO_MEMINFO, info, &length) != 0) return total_;
+  total_ += static_cast<uint32_t>(info[SK_MEMINFO_DROPS] - last_);
+  last_ = info[SK_MEMINFO_DROPS];
+  return total_;
+}
+
+}  // namespace ringsock::io
