@@ -114,8 +114,11 @@ TEST(ThirdPartyTest, JsonLogAndMetrics) {
   EXPECT_EQ(nlohmann::json::parse(R"({"port": 3478})")["port"], 3478);
   spdlog::info("smoke {}", 1);
   prometheus::Registry registry;
-  prometheus::BuildCounter().Name("packets").Register(registry).Add({{"path", "direct"}}).Increment(
-      2);
+  prometheus::BuildCounter()
+      .Name("packets")
+      .Register(registry)
+      .Add({{"path", "direct"}})
+      .Increment(2);
   EXPECT_THAT(prometheus::TextSerializer().Serialize(registry.Collect()),
               ::testing::HasSubstr("packets{path=\"direct\"} 2"));
 }

@@ -5,7 +5,7 @@ Tags of tests, and what `./test` does with them:
   opt_only       cannot run under sanitizers (counts allocations, measures time): optimised only
   network        makes namespaces, interfaces or nftables rules, needs root: sets local, exclusive
   fuzz           set by ringsock_fuzz_test: runs for some seconds with libFuzzer
-A tag that is none of these and none of Bazel's own is an error.
+Beside these only Bazel's local, exclusive, external (never cached) and manual are taken.
 """
 
 _COPTS = [
@@ -20,6 +20,7 @@ _TEST_DEPS = ["//third_party:gtest_main"]
 
 _TEST_TAGS = [
     "exclusive",
+    "external",
     "local",
     "manual",
     "network",
@@ -66,6 +67,11 @@ def ringsock_cc_benchmark(name, copts = [], deps = [], **kwargs):
         **kwargs
     )
 
+def ringsock_script_test(name, srcs, tags = [], size = "small", **kwargs):
+    """A test that is an executable script, its first line naming what runs it."""
+    _check_tags(name, tags)
+    native.sh_test(name = name, srcs = srcs, size = size, tags = _with_implied(tags), **kwargs)
+
 def ringsock_fuzz_test(name, srcs, corpus = [], deps = [], copts = [], flags = [], **kwargs):
     """A fuzz target: defines LLVMFuzzerTestOneInput and comes with seeds.
 
@@ -83,6 +89,7 @@ def ringsock_fuzz_test(name, srcs, corpus = [], deps = [], copts = [], flags = [
         testonly = True,
         srcs = srcs,
         copts = _COPTS + copts,
+        tags = ["fuzz"],
         linkopts = select({
             "//tools:fuzzing": ["-fsanitize=fuzzer"],
             "//conditions:default": [],

@@ -1,0 +1,70 @@
+# What ./run and ./test do before they build: install missing packages and find a place for Bazel's
+# files. To be sourced by bash with the working directory at the top of the tree.
+# shellcheck shell=bash
+
+say() { printf '%s\n' "$*" >&2; }
+
+is_debian_12() {
+  [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])
+}
+
+# The packages of the needs given ("build", "test") that are not installed.
+missing_packages() {
+  local need package
+  while read -r need package; do
+    case " $* " in *" $need "*) ;; *) continue ;; esac
+    dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+      printf '%s\n' "$package"
+  done < <(grep -v '^#' tools/packages.txt)
+}
+
+apt_install() { apt-get install -y -q --no-install-recommends "$@" >&2 </dev/null; }
+
+# Installs what is missing of the needs given, or says what to do and fails.
+install_packages() {
+  local missing
+  if ! command -v dpkg-query >/dev/null; then
+    say "This is built and tested on Debian 12 and needs its packages:" \
+      "$(grep -v '^#' tools/packages.txt | cut -d' ' -f2 | tr '\n' ' ')"
+    command -v bazel >/dev/null || return 1
+    say "Bazel is here; going on in the hope that the libraries are too."
+    return 0
+  fi
+  missing=$(missing_packages "$@" | tr '\n' ' ')
+  [ -n "$missing" ] || return 0
+  if [ "$(id -u)" != 0 ] || ! is_debian_12; then
+    say "Missing packages of Debian 12. As root: apt-get install $missing"
+    return 1
+  fi
+  say "Installing: $missing"
+  export DEBIAN_FRONTEND=noninteractive
+  local packages
+  read -r -a packages <<<"$missing"
+  apt_install "${packages[@]}" || { apt-get update -q >&2 </dev/null && apt_install "${packages[@]}"; }
+}
+
+# Bazel keeps its files under HOME; where that is no place to write, or inside this tree, it gets one.
+choose_home() {
+  local top
+  top=$(pwd -P)
+  case "${HOME:-}" in
+    /*)
+      case "$(readlink -f "$HOME" 2>/dev/null)/" in "$top"/*) ;; *)
+        if mkdir -p "$HOME/.cache" 2>/dev/null && [ -w "$HOME/.cache" ]; then return 0; fi ;;
+      esac ;;
+  esac
+  HOME="/var/tmp/ringsock-home-$(id -u)"
+  export HOME
+  mkdir -p "$HOME/.cache"
+  chmod 700 "$HOME" 2>/dev/null
+  [ -O "$HOME" ] || { say "$HOME belongs to another user"; return 1; }
+}
+
+# Everything a build needs; the arguments are the needs of tools/packages.txt.
+prepare() {
+  install_packages "$@" || return 1
+  choose_home || return 1
+  export USER="${USER:-$(id -un)}"
+  RINGSOCK_BUILD_FLAGS=("--disk_cache=$HOME/.cache/ringsock-bazel")
+  [ -t 1 ] || RINGSOCK_BUILD_FLAGS+=(--noshow_progress --color=no --curses=no)
+}
