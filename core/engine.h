@@ -28,13 +28,10 @@
 #include "base/endpoint.h"
 #include "base/key.h"
 #include "core/counters.h"
+#include "core/peer_id.h"
 #include "io/loop.h"
 
 namespace ringsock {
-
-// Names a peer from CreateEndpoint() until UpdatePeers() drops it, after which the same number never
-// names another one: a late send to it is a counted drop. A plain value, valid on every thread.
-enum class PeerId : uint64_t { kNone = 0 };
 
 struct EngineOptions {
   // UDP port of every shard and both families; 0 lets the kernel choose one.

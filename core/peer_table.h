@@ -1,0 +1,166 @@
+// All peers, found by ip:port, by key and by id. Any number of readers without locks, one writer.
+//
+// The by-address and by-key tables hold pointers to the peers themselves, so a lookup costs one line
+// of the table and the peer's first line, which the caller reads anyway.
+#ifndef RINGSOCK_CORE_PEER_TABLE_H_
+#define RINGSOCK_CORE_PEER_TABLE_H_
+
+#include <atomic>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/endpoint.h"
+#include "base/key.h"
+#include "core/lock_free_table.h"
+#include "core/peer.h"
+#include "core/peer_id.h"
+#include "core/quiescence.h"
+
+namespace ringsock {
+
+namespace internal {
+
+// An entry of the by-address table: a peer, and in the low bits which of its addresses it is.
+struct AddressTraits {
+  using Key = Endpoint;
+  static constexpr uint64_t kIndexMask = kMaxEndpoints - 1;
+
+  static uint64_t Entry(const Peer* peer, size_t index) {
+    return reinterpret_cast<uintptr_t>(peer) | index;
+  }
+  static Peer* PeerOf(uint64_t entry) { return reinterpret_cast<Peer*>(entry & ~kIndexMask); }
+  static uint64_t Hash(const Endpoint& key, uint64_t seed) { return HashEndpoint(key, seed); }
+  static const Endpoint& KeyOf(uint64_t entry) {
+    return PeerOf(entry)->addresses().endpoint(entry & kIndexMask);
+  }
+  static const void* LineOf(uint64_t entry) { return PeerOf(entry)->hot_line(); }
+};
+
+// An entry of the by-key table: a peer.
+struct KeyTraits {
+  using Key = PublicKey;
+  static uint64_t Entry(const Peer* peer) { return reinterpret_cast<uintptr_t>(peer); }
+  static Peer* PeerOf(uint64_t entry) { return reinterpret_cast<Peer*>(entry); }
+  static uint64_t Hash(const PublicKey& key, uint64_t seed);
+  static const PublicKey& KeyOf(uint64_t entry) { return PeerOf(entry)->key(); }
+  static const void* LineOf(uint64_t entry) { return PeerOf(entry); }
+};
+
+}  // namespace internal
+
+struct PeerTableOptions {
+  // The most peers at one time. Memory follows use: this costs one pointer per 4,096.
+  uint32_t max_peers = 1u << 20;
+  // Of the hashes, so that nobody outside can choose addresses that collide. 0: from the system.
+  uint64_t seed = 0;
+};
+
+class PeerTable {
+ public:
+  // Readers of the table are readers of `quiescence`, which outlives the table.
+  PeerTable(const PeerTableOptions& options, Quiescence* quiescence);
+  // No reader may be left in the table.
+  ~PeerTable();
+  PeerTable(const PeerTable&) = delete;
+  PeerTable& operator=(const PeerTable&) = delete;
+
+  // --- Any online reader. Pointers are good until the reader's next quiescent point. ---
+
+  // The peer that owns the source address `from`, or null (spec: RECV-2).
+  Peer* FindByAddress(const Endpoint& from) const {
+    const uint64_t entry = by_address_.Find(from);
+    return entry == 0 ? nullptr : internal::AddressTraits::PeerOf(entry);
+  }
+  // The same for a batch, with the waits for memory overlapped: out[i] for from[i].
+  void FindByAddress(std::span<const Endpoint> from, Peer** out) const;
+  // For callers with a loop of their own: first for all addresses PrefetchAddress, then for all
+  // PrefetchPeerAt, then for all FindByAddress.
+  void PrefetchAddress(const Endpoint& from) const { by_address_.Prefetch(from); }
+  void PrefetchPeerAt(const Endpoint& from) const { by_address_.PrefetchEntry(from); }
+
+  Peer* FindByKey(const PublicKey& key) const {
+    return internal::KeyTraits::PeerOf(by_key_.Find(key));
+  }
+
+  // Null for an id whose peer is gone, whoever has its place now.
+  Peer* FindById(PeerId id) const {
+    const uint32_t index = IndexOf(id);
+    if (index >= capacity_) return nullptr;
+    const IdChunk* chunk = id_chunks_[index / kIdsPerChunk].load(std::memory_order_acquire);
+    if (chunk == nullptr) return nullptr;
+    const uint64_t word = chunk->words[index % kIdsPerChunk].load(std::memory_order_acquire);
+    if ((word & kFreeBit) != 0) return nullptr;
+    Peer* peer = reinterpret_cast<Peer*>(word);
+    return peer->id() == id ? peer : nullptr;
+  }
+
+  // Any thread, online or not.
+  size_t size() const { return size_.load(std::memory_order_relaxed); }
+
+  // --- The writer. What it unlinks is retired; call Quiescence::Reclaim() now and then. ---
+
+  // Creates the peer, or replaces its addresses and forgets its path; the id stays (spec: PEER-1).
+  // Relay addresses are not registered; a repeated address counts once. An address that two peers
+  // list belongs to the one created or replaced last; when that one lets go of it, it goes back to
+  // the one before. Errors change nothing: InvalidArgument for the zero key, more than kMaxEndpoints
+  // addresses, or one that nothing can be sent to; ResourceExhausted beyond max_peers.
+  absl::StatusOr<PeerId> Create(const PublicKey& key, std::span<const Endpoint> endpoints);
+  // False if there is no such peer.
+  bool Remove(PeerId id);
+  // Removes every peer whose key is not among `keys` (spec: PEER-2); returns how many. Costs one
+  // lookup per key and one look at each peer; Remove() costs the same however many there are.
+  size_t Update(std::span<const PublicKey> keys);
+  // After a change of the network (spec: PATH-6).
+  void ResetPaths(Instant now);
+  // Calls f(const Peer&) for every peer, in the order of ids.
+  template <typename F>
+  void ForEach(F&& f) const {
+    for (uint32_t index = 0; index < used_ids_; ++index) {
+      if (const Peer* peer = PeerAt(index)) f(*peer);
+    }
+  }
+  // Bytes held by peers and tables (not what is retired and waits for readers).
+  size_t MemoryUsed() const;
+
+ private:
+  static constexpr uint32_t kIdsPerChunk = 4096;
+  static constexpr uint64_t kFreeBit = 1;
+  // A peer's address; or, with kFreeBit set, the next free index and the next generation.
+  struct IdChunk {
+    std::atomic<uint64_t> words[kIdsPerChunk];
+  };
+
+  static uint32_t IndexOf(PeerId id) { return static_cast<uint32_t>(id); }
+
+  std::atomic<uint64_t>& IdWord(uint32_t index) const;
+  Peer* PeerAt(uint32_t index) const;
+  PeerId TakeId();
+  void ReturnId(PeerId id);
+  void ReleaseAddresses(Peer* peer, const Peer* successor);
+  void RegisterAddresses(Peer* peer, Peer* predecessor);
+  void RetirePeer(Peer* peer);
+
+  const uint32_t capacity_;
+  std::unique_ptr<std::atomic<IdChunk*>[]> id_chunks_;
+  LockFreeTable<internal::AddressTraits> by_address_;
+  LockFreeTable<internal::KeyTraits> by_key_;
+  std::atomic<size_t> size_{0};
+
+  // The writer's.
+  Quiescence* const quiescence_;
+  uint32_t used_ids_ = 0;       // indices below have been used at some time
+  uint32_t free_id_ = UINT32_MAX;  // head of the list of free indices
+  // Earlier owners of addresses that a later peer took over, the latest last. Usually empty.
+  absl::flat_hash_map<Endpoint, std::vector<PeerId>> earlier_owners_;
+  size_t peer_bytes_ = 0;
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_CORE_PEER_TABLE_H_
