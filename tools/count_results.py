@@ -9,7 +9,7 @@ behind are not counted. What counts:
   a test without a usable test.xml                 one, as Bazel saw it
   a test that failed though all its cases passed   one failed more (a leak, a crash at exit)
   a target that was not built                      one failed
-  a run that failed with none of the above         one failed
+  a run that failed for no reason among these      one failed (a BUILD file in error)
 """
 
 import argparse
@@ -20,6 +20,7 @@ import sys
 import urllib.parse
 import xml.etree.ElementTree as ElementTree
 
+EXIT_BUILD_FAILED = 1
 EXIT_NO_TESTS = 4  # Bazel's word for "no test has the tags asked for"
 
 
@@ -117,7 +118,8 @@ def tally_events(lines, exit_code, read=_read):
         uris = [uri for _, uri in attempts[label].values()]
         tally.add_test(label, status, [read(uri) if uri else "" for uri in uris])
     tally.failed += [f"{label}: failed to build" for label in sorted(unbuilt)]
-    if exit_code not in (0, EXIT_NO_TESTS) and not tally.failed:
+    explained = unbuilt if exit_code == EXIT_BUILD_FAILED else tally.failed
+    if exit_code not in (0, EXIT_NO_TESTS) and not explained:
         tally.failed.append(f"the build itself, with exit code {exit_code}")
     return tally
 

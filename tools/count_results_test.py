@@ -81,6 +81,8 @@ class CountResultsTest(unittest.TestCase):
 
     def test_run_that_failed_without_saying_where_is_a_failure(self):
         self.assertEqual(len(tally([], 1).failed), 1)
+        # A BUILD file in error beside a test that failed: two failures.
+        self.assertEqual(len(tally([summary("//a:t", "FAILED")], 1).failed), 2)
         self.assertEqual(len(tally(['{"id": {"torn'], 37).failed), 1)
 
     def test_no_tests_with_the_tags_asked_for_is_none(self):

@@ -5,7 +5,8 @@
 say() { printf '%s\n' "$*" >&2; }
 
 is_debian_12() {
-  [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-}" = debian ] && [ "${VERSION_ID:-}" = 12 ])
+  # shellcheck disable=SC1091  # not part of this tree
+  [ -r /etc/os-release ] && (. /etc/os-release && [ "${ID:-} ${VERSION_ID:-}" = "debian 12" ])
 }
 
 # The packages of the needs given ("build", "test") that are not installed.
@@ -40,10 +41,13 @@ install_packages() {
   export DEBIAN_FRONTEND=noninteractive
   local packages
   read -r -a packages <<<"$missing"
-  apt_install "${packages[@]}" || { apt-get update -q >&2 </dev/null && apt_install "${packages[@]}"; }
+  apt_install "${packages[@]}" && return 0
+  # The lists of packages may be old, or never fetched.
+  apt-get update -q >&2 </dev/null && apt_install "${packages[@]}"
 }
 
-# Bazel keeps its files under HOME; where that is no place to write, or inside this tree, it gets one.
+# Bazel keeps its files under HOME; where that cannot be written to, or is inside this tree, it
+# gets another.
 choose_home() {
   local top
   top=$(pwd -P)

@@ -70,7 +70,8 @@ def _opens_function(head):
         return False
     before = re.sub(r"<[^<>]*>", "", head).split("(", 1)[0]
     before = re.sub(r"\b(alignas|template)\b", "", before)
-    return not _SCOPE.search(before) and not re.search(r"(?<!operator)(?<![=!<>])=\s*[^=]*$", before)
+    assigns = re.search(r"(?<!operator)(?<![=!<>])=\s*[^=]*$", before)
+    return not _SCOPE.search(before) and not assigns
 
 
 def python_functions(text):
@@ -205,8 +206,9 @@ def apply_allowances(findings, allowances):
                 message=f"is at {finding.value} now: lower its allowance from {entry['value']}"))
     for place in by_place:
         if place not in seen:
-            left.append(Finding(place[0], place[1], 1, 0, "needs its allowance no longer: remove it"))
+            left.append(Finding(*place, 1, 0, "needs its allowance no longer: remove it"))
     for entry in allowances:
         if len(entry.get("reason", "")) < 10:
-            left.append(Finding(entry["rule"], entry["file"], 1, 0, "its allowance gives no reason"))
+            place = (entry["rule"], entry["file"])
+            left.append(Finding(*place, 1, 0, "its allowance gives no reason"))
     return left
