@@ -8,6 +8,7 @@
 #define RINGSOCK_IO_WAKER_H_
 
 #include <atomic>
+#include <cstdint>
 
 #include "absl/status/statusor.h"
 #include "base/spsc_ring.h"
@@ -32,7 +33,7 @@ class Waker {
   // Announces sleep. False: a wake-up was pending and has been taken; do not sleep.
   bool PrepareSleep();
   // After a sleep that PrepareSleep() allowed, whatever ended it. True if a wake-up came. Reads the
-  // eventfd empty unless the caller says that it already did (`drained`).
+  // eventfd, unless the caller does that by other means (then `drained`, always).
   bool FinishSleep(bool drained = false);
 
  private:
@@ -40,6 +41,7 @@ class Waker {
 
   alignas(kCacheLine) std::atomic<int> state_{kAwake};
   alignas(kCacheLine) Fd event_;
+  uint64_t owed_ = 0;  // writes to the eventfd that have not been read yet
 };
 
 }  // namespace ringsock::io

@@ -1,0 +1,67 @@
+// The slabs behind Loop::AcquireSlab(): equal blocks of one mapping, the most recently returned one
+// first, because it is still in the cache.
+#ifndef RINGSOCK_IO_SLAB_POOL_H_
+#define RINGSOCK_IO_SLAB_POOL_H_
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "io/loop.h"
+
+namespace ringsock::io {
+
+// For one thread. Pages are touched when they are first used.
+class SlabPool {
+ public:
+  static constexpr size_t kSlabSize = 64 << 10;
+  static_assert(kSlabSize >= kMaxDatagram);
+
+  // An allocation that fails leaves an empty pool: every Acquire() is then null.
+  explicit SlabPool(uint32_t count) : slabs_(count) {
+    void* memory = mmap(nullptr, std::max<size_t>(1, count) * kSlabSize, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) {
+      slabs_.clear();
+      return;
+    }
+    memory_ = {static_cast<std::byte*>(memory), std::max<size_t>(1, count) * kSlabSize};
+    free_.reserve(count);
+    for (uint32_t i = count; i-- > 0;) {
+      slabs_[i] = {memory_.data() + i * kSlabSize, static_cast<uint32_t>(kSlabSize)};
+      free_.push_back(&slabs_[i]);
+    }
+  }
+  SlabPool(const SlabPool&) = delete;
+  SlabPool& operator=(const SlabPool&) = delete;
+  ~SlabPool() {
+    if (!memory_.empty()) munmap(memory_.data(), memory_.size());
+  }
+
+  TxSlab* Acquire() {
+    if (free_.empty()) return nullptr;
+    TxSlab* slab = free_.back();
+    free_.pop_back();
+    return slab;
+  }
+  void Release(TxSlab* slab) { free_.push_back(slab); }
+
+  size_t available() const { return free_.size(); }
+  // The position of a slab of this pool, for tables that go with it.
+  size_t IndexOf(const TxSlab* slab) const { return static_cast<size_t>(slab - slabs_.data()); }
+  // The whole mapping, for registering it with the kernel.
+  std::span<std::byte> memory() const { return memory_; }
+
+ private:
+  std::span<std::byte> memory_;
+  std::vector<TxSlab> slabs_;
+  std::vector<TxSlab*> free_;
+};
+
+}  // namespace ringsock::io
+
+#endif  // RINGSOCK_IO_SLAB_POOL_H_
