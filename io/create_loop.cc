@@ -1,23 +1,34 @@
 // Which backend a process gets, and the one log line that says why.
-#include "absl/strings/str_cat.h"
+#include <memory>
+#include <string>
+
 #include "base/log.h"
 #include "io/loop.h"
 #include "io/mmsg_loop.h"
+#include "io/uring.h"
+#include "io/uring_loop.h"
 
 namespace ringsock::io {
 
 BackendChoice ChooseBackend(const LoopOptions& options) {
-  if (options.backend == Backend::kMmsg) return {Backend::kMmsg, "the options say so"};
-  return {Backend::kMmsg, "io_uring is not built in"};
+  if (options.backend != Backend::kAuto) return {options.backend, "the options say so"};
+  const absl::Status probe = ProbeUring();
+  if (!probe.ok()) return {Backend::kMmsg, std::string(probe.message())};
+  return {Backend::kUring, "this host allows io_uring and has all that is needed of it"};
 }
 
 absl::StatusOr<std::unique_ptr<Loop>> CreateLoop(const LoopOptions& options) {
-  const BackendChoice choice = ChooseBackend(options);
-  if (options.backend == Backend::kUring && choice.backend != Backend::kUring) {
-    return absl::FailedPreconditionError(absl::StrCat("io_uring was asked for: ", choice.reason));
+  BackendChoice choice = ChooseBackend(options);
+  absl::StatusOr<std::unique_ptr<Loop>> loop;
+  if (choice.backend == Backend::kUring) {
+    loop = MakeUringLoop(options);
+    if (!loop.ok() && options.backend == Backend::kAuto) {
+      choice = {Backend::kMmsg, std::string(loop.status().message())};
+    }
   }
-  Log().info("io: backend recvmmsg/sendmmsg because {}", choice.reason);
-  return MakeMmsgLoop(options);
+  if (choice.backend == Backend::kMmsg) loop = MakeMmsgLoop(options);
+  if (loop.ok()) Log().info("io: backend {} because {}", (*loop)->name(), choice.reason);
+  return loop;
 }
 
 }  // namespace ringsock::io

@@ -1,0 +1,101 @@
+// Memory of the receive buffers, and bounds before everything that is read from one.
+#include "io/buffer_ring.h"
+
+#include <netinet/in.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+
+namespace ringsock::io {
+namespace {
+
+std::byte* Map(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  return memory == MAP_FAILED ? nullptr : static_cast<std::byte*>(memory);
+}
+
+size_t RingBytes(uint32_t slots) { return slots * sizeof(io_uring_buf); }
+
+// The source address, of which the kernel wrote `length` bytes.
+Endpoint ParseName(const std::byte* name, uint32_t length) {
+  sockaddr_in6 address{};  // the larger one
+  if (length < sizeof(sa_family_t)) return {};
+  memcpy(&address, name, std::min<size_t>(length, sizeof address));
+  const bool whole = (address.sin6_family == AF_INET && length >= sizeof(sockaddr_in)) ||
+                     (address.sin6_family == AF_INET6 && length >= sizeof(sockaddr_in6));
+  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(&address)) : Endpoint{};
+}
+
+}  // namespace
+
+std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer) {
+  if (buffer.size() < kHeaderRoom) return std::nullopt;
+  io_uring_recvmsg_out header;
+  memcpy(&header, buffer.data(), sizeof header);
+  if (header.namelen > kNameRoom || header.controllen > kControlRoom) return std::nullopt;
+
+  ReceivedMessage message;
+  const std::byte* const name = buffer.data() + sizeof header;
+  message.from = ParseName(name, header.namelen);
+  message.control = {name + kNameRoom, header.controllen};
+  message.payload = buffer.subspan(kHeaderRoom);
+  // Lost control data would be a lost segment size: the train could not be cut.
+  message.truncated =
+      (header.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || header.payloadlen > message.payload.size();
+  if (!message.truncated) message.payload = message.payload.first(header.payloadlen);
+  return message;
+}
+
+BufferRing::~BufferRing() {
+  if (ring_ != nullptr) munmap(ring_, RingBytes(slots_));
+  if (buffers_ != nullptr) munmap(buffers_, size_t{count_} * kRxBufferSize);
+}
+
+absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count) {
+  if (count == 0 || count > 32768) {
+    return absl::InvalidArgumentError(absl::StrCat("rx_buffers: ", count, " is not 1 to 32768"));
+  }
+  count_ = count;
+  slots_ = std::bit_ceil(count);
+  group_ = group;
+  ring_ = reinterpret_cast<io_uring_buf_ring*>(Map(RingBytes(slots_)));
+  buffers_ = Map(size_t{count} * kRxBufferSize);
+  if (ring_ == nullptr || buffers_ == nullptr) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("out of memory for ", count, " receive buffers: lower rx_buffers"));
+  }
+  // Fewer pages for the kernel to look up; a wish only.
+  madvise(buffers_, size_t{count} * kRxBufferSize, MADV_HUGEPAGE);
+  io_uring_buf_reg request{};
+  request.ring_addr = reinterpret_cast<uintptr_t>(ring_);
+  request.ring_entries = slots_;
+  request.bgid = group;
+  if (const int result = io_uring_register_buf_ring(ring, &request, 0); result < 0) {
+    return absl::InternalError(
+        absl::StrCat("IORING_REGISTER_PBUF_RING: ", strerror(-result),
+                     result == -ENOMEM ? ": raise RLIMIT_MEMLOCK (ulimit -l)" : ""));
+  }
+  for (uint32_t id = 0; id < count; ++id) Return(static_cast<uint16_t>(id));
+  Publish();
+  return absl::OkStatus();
+}
+
+void BufferRing::Return(uint16_t id) {
+  // Field by field: the tail that the kernel reads lies in the padding of entry 0.
+  io_uring_buf& slot = ring_->bufs[tail_ & (slots_ - 1)];
+  slot.addr = reinterpret_cast<uintptr_t>(buffers_ + size_t{id} * kRxBufferSize);
+  slot.len = kRxBufferSize;
+  slot.bid = id;
+  ++tail_;
+  ++available_;
+}
+
+void BufferRing::Publish() { io_uring_smp_store_release(&ring_->tail, tail_); }
+
+}  // namespace ringsock::io

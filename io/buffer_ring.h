@@ -1,0 +1,76 @@
+// Receive buffers shared with the kernel (IORING_REGISTER_PBUF_RING): it takes them from the front,
+// we give them back at the end. And the layout of a datagram that a multishot receive left in one.
+#ifndef RINGSOCK_IO_BUFFER_RING_H_
+#define RINGSOCK_IO_BUFFER_RING_H_
+
+#include <liburing.h>
+
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "base/endpoint.h"
+
+namespace ringsock::io {
+
+// Rooms for the parts of a received message in front of its payload. Chosen so that control
+// messages are aligned and the payload begins a cache line.
+inline constexpr uint32_t kNameRoom = 32;
+inline constexpr uint32_t kControlRoom = 144;
+inline constexpr uint32_t kHeaderRoom = sizeof(io_uring_recvmsg_out) + kNameRoom + kControlRoom;
+static_assert(kHeaderRoom % 64 == 0);
+// An odd number of cache lines, so that the headers of all buffers do not compete for one cache
+// set.
+inline constexpr uint32_t kRxBufferSize = kHeaderRoom + (64 << 10) + 64;
+
+// One datagram or train as the kernel wrote it.
+struct ReceivedMessage {
+  bool truncated = false;  // payload or control data did not fit
+  Endpoint from;
+  std::span<const std::byte> control;
+  std::span<std::byte> payload;
+};
+
+// `buffer` is what the completion says was written. Nothing if it is malformed.
+std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer);
+
+class BufferRing {
+ public:
+  BufferRing() = default;
+  ~BufferRing();
+  BufferRing(const BufferRing&) = delete;
+  BufferRing& operator=(const BufferRing&) = delete;
+
+  // Allocates `count` buffers (1 to 32,768), registers them as `group` and gives all to the kernel.
+  // The ring must not be closed before this object has gone, or unregistering is left to its end.
+  absl::Status Open(io_uring* ring, uint16_t group, uint32_t count);
+
+  uint16_t group() const { return group_; }
+  // The first `size` bytes of a buffer that the kernel handed out.
+  std::span<std::byte> Buffer(uint16_t id, uint32_t size) const {
+    return {buffers_ + size_t{id} * kRxBufferSize, size};
+  }
+  uint32_t count() const { return count_; }
+  // Buffers that the kernel may fill.
+  uint32_t available() const { return available_; }
+  // The kernel handed one out.
+  void Taken() { --available_; }
+  // Gives one back. Seen by the kernel after Publish().
+  void Return(uint16_t id);
+  void Publish();
+
+ private:
+  io_uring_buf_ring* ring_ = nullptr;
+  std::byte* buffers_ = nullptr;
+  uint32_t count_ = 0;
+  uint32_t slots_ = 0;  // count_ rounded up to a power of two
+  uint32_t available_ = 0;
+  uint16_t tail_ = 0;
+  uint16_t group_ = 0;
+};
+
+}  // namespace ringsock::io
+
+#endif  // RINGSOCK_IO_BUFFER_RING_H_

@@ -1,0 +1,427 @@
+// io_uring behind the Loop interface.
+//
+// Completions come in one queue, whatever they belong to. Reap() sorts them: a filled buffer goes
+// to its socket, the end of a send to the sender. So Flush() may be called while received trains
+// wait, and handlers are called from Deliver() alone.
+//
+// All sockets share one buffer ring, which keeps the working set in the cache. A busy socket may
+// empty it; then every receive ends with ENOBUFS. They are armed again when the buffers are back,
+// those that got nothing first, so that turns are taken.
+#include "io/uring_loop.h"
+
+#include <poll.h>
+
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "base/log.h"
+#include "io/buffer_ring.h"
+#include "io/control_message.h"
+#include "io/slab_pool.h"
+#include "io/udp_socket.h"
+#include "io/uring.h"
+#include "io/uring_sender.h"
+#include "io/uring_socket.h"
+#include "io/waker.h"
+
+namespace ringsock::io {
+namespace {
+
+// Slots for sockets open at one time; a SocketId is a slot and, above it, a generation.
+constexpr uint32_t kSlotBits = 8;
+constexpr uint32_t kMaxSockets = 1 << kSlotBits;
+constexpr uint16_t kBufferGroup = 0;
+// Sleeping longer than this is sleeping for ever; it keeps seconds in range.
+constexpr Duration kLongestSleep = std::chrono::hours(24);
+// A cancelled receive ends at once. More means that the kernel lost it: give up, say so.
+constexpr int kCancelTurns = 50;
+constexpr Duration kCancelTurn = std::chrono::milliseconds(100);
+
+// Sockets that wait for something, each at most once.
+class SocketQueue {
+ public:
+  bool empty() const { return head_ == tail_; }
+  uint32_t size() const { return tail_ - head_; }
+  void Push(SocketId id) { ids_[tail_++ % kMaxSockets] = id; }
+  SocketId Pop() { return ids_[head_++ % kMaxSockets]; }
+  void Remove(SocketId id) {
+    for (uint32_t left = size(); left > 0; --left) {
+      if (const SocketId popped = Pop(); popped != id) Push(popped);
+    }
+  }
+
+ private:
+  std::array<SocketId, kMaxSockets> ids_{};
+  uint32_t head_ = 0;
+  uint32_t tail_ = 0;
+};
+
+class UringLoop final : public Loop {
+ public:
+  explicit UringLoop(const LoopOptions& options)
+      : options_(options),
+        rx_batch_(std::clamp(options.rx_batch, 1u, std::max(1u, options.rx_buffers))),
+        sender_(options, &ring_, [this] { Reap(); }) {
+    batch_.reserve(rx_batch_);
+    held_.reserve(rx_batch_);
+  }
+  ~UringLoop() override;
+  absl::Status Init();
+
+  const char* name() const override { return "io_uring"; }
+  const Clock& clock() const override { return SystemClock(); }
+
+  absl::StatusOr<SocketId> OpenUdp(const UdpConfig& config, UdpHandler* handler) override;
+  void CloseUdp(SocketId id) override;
+  Endpoint LocalEndpoint(SocketId id) const override {
+    const UringSocket* socket = Find(id);
+    return socket == nullptr ? Endpoint{} : socket->udp.local;
+  }
+  UdpStats Stats(SocketId id) const override;
+
+  void Send(SocketId id, const TxTrain& train) override;
+  void Flush() override;
+  TxSlab* AcquireSlab() override { return sender_.slabs().Acquire(); }
+  void ReleaseSlab(TxSlab* slab) override { sender_.slabs().Release(slab); }
+
+  size_t Poll(Instant deadline) override;
+  void Wake() override { waker_.Wake(); }
+
+ private:
+  UringSocket* Find(SocketId id) const {
+    UringSocket* socket = sockets_[id % kMaxSockets].get();
+    return socket != nullptr && socket->id == id ? socket : nullptr;
+  }
+
+  void Start();
+  void ArmReceives();
+  void ArmReceive(UringSocket& socket);
+  void ArmWaker();
+  bool Wait(Instant deadline);
+  bool Spin(Instant deadline);
+
+  void Reap();
+  void OnReceiveCompletion(SocketId id, const io_uring_cqe& cqe);
+  void OnReceiveEnd(UringSocket& socket, int result);
+  void OnNotification(CompletionTag tag, int result);
+  void MarkReady(UringSocket& socket);
+  size_t Deliver();
+  size_t DeliverBatch(UringSocket& socket);
+  void AddTrain(UringSocket& socket, UringSocket::Filled filled);
+  void CancelReceive(UringSocket& socket);
+
+  const LoopOptions options_;
+  const uint32_t rx_batch_;
+  Waker waker_;
+  BufferRing buffers_;  // outlives the ring, which may be writing to it
+  Uring ring_;
+  UringSender sender_;
+
+  std::thread::id owner_;  // the thread that polls; none before its first call
+  bool waker_armed_ = false;
+
+  std::array<std::unique_ptr<UringSocket>, kMaxSockets> sockets_;
+  std::array<uint32_t, kMaxSockets> generations_{};
+  SocketQueue ready_;   // have filled buffers
+  SocketQueue hungry_;  // to be armed first: their last receive got nothing
+  SocketQueue unarmed_;
+
+  std::vector<RxTrain> batch_;
+  std::vector<uint16_t> held_;  // buffers that the handler is being shown
+};
+
+absl::Status UringLoop::Init() {
+  if (options_.tx_queue > 16384) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tx_queue: ", options_.tx_queue, " is more than 16384"));
+  }
+  if (auto status = waker_.Open(); !status.ok()) return status;
+  // A full queue, one replay, and for each socket a receive to arm and one to cancel; NextSqe()
+  // submits if it is ever more.
+  const uint32_t sends = std::max(1u, options_.tx_queue) + kMaxTrainPackets;
+  const uint32_t completions = 2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets);
+  if (auto status = ring_.Open(sends, completions); !status.ok()) return status;
+  return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers);
+}
+
+UringLoop::~UringLoop() {
+  if (owner_ != std::thread::id() && owner_ != std::this_thread::get_id()) {
+    // Only the owner may cancel. Closing the ring does it too, in the background.
+    ring_.Close();
+    return;
+  }
+  for (const auto& socket : sockets_) {
+    if (socket != nullptr) CloseUdp(socket->id);
+  }
+}
+
+// ---- Sockets ----
+
+absl::StatusOr<SocketId> UringLoop::OpenUdp(const UdpConfig& config, UdpHandler* handler) {
+  uint32_t slot = 0;
+  while (slot < kMaxSockets && sockets_[slot] != nullptr) ++slot;
+  if (slot == kMaxSockets) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("a loop holds at most ", kMaxSockets, " sockets"));
+  }
+  auto opened = OpenUdpSocket(config, options_.gso, options_.gro);
+  if (!opened.ok()) return opened.status();
+  const SocketId id = (generations_[slot]++ << kSlotBits) | slot;
+  sockets_[slot] =
+      std::make_unique<UringSocket>(id, std::move(opened).value(), handler, buffers_.count());
+  unarmed_.Push(id);
+  return id;
+}
+
+void UringLoop::CloseUdp(SocketId id) {
+  UringSocket* socket = Find(id);
+  if (socket == nullptr) return;
+  Flush();
+  socket->closing = true;
+  if (socket->armed) CancelReceive(*socket);
+  while (socket->HasFilled()) buffers_.Return(socket->PopFilled().buffer);
+  buffers_.Publish();
+  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_}) queue->Remove(id);
+  sockets_[id % kMaxSockets].reset();
+}
+
+// A socket that is closed while a receive is armed stays bound until the kernel has cleaned up in
+// the background, 34 to 59 ms later.
+void UringLoop::CancelReceive(UringSocket& socket) {
+  const CompletionTag receive{CompletionTag::kReceive, 0, socket.id};
+  io_uring_prep_cancel64(ring_.NextSqe({CompletionTag::kCancel, 0, 0}), receive.Pack(), 0);
+  ring_.SubmitAndRun();
+  Reap();
+  for (int turn = 0; socket.armed && turn < kCancelTurns; ++turn) {
+    ring_.SubmitAndWait(kCancelTurn);
+    Reap();
+  }
+  if (socket.armed)
+    Log().error("io_uring: a receive on {} did not end", socket.udp.local.ToString());
+}
+
+UdpStats UringLoop::Stats(SocketId id) const {
+  const UringSocket* socket = Find(id);
+  if (socket == nullptr) return {};
+  UdpStats stats = socket->stats;
+  stats.rx_kernel_drops = socket->drops.Read(socket->fd());
+  return stats;
+}
+
+// ---- Sending ----
+
+void UringLoop::Send(SocketId id, const TxTrain& train) {
+  UringSocket* socket = Find(id);
+  if (socket == nullptr) {
+    if (train.slab != nullptr) ReleaseSlab(train.slab);
+    return;
+  }
+  Start();
+  sender_.Queue(*socket, train);
+}
+
+void UringLoop::Flush() { sender_.Flush(); }
+
+// ---- Waiting ----
+
+void UringLoop::Start() {
+  if (owner_ != std::thread::id()) return;
+  owner_ = std::this_thread::get_id();
+  ring_.Enable();
+  sender_.SetNow(clock().Now());
+}
+
+size_t UringLoop::Poll(Instant deadline) {
+  Start();
+  const bool woken = waker_.TakePending();
+  const Instant now = clock().Now();
+  sender_.SetNow(now);
+  Flush();
+  ArmReceives();
+  if (ring_.queued() > 0 || ring_.HasWork()) {
+    ring_.SubmitAndRun();
+    Reap();
+  }
+  size_t trains = Deliver();
+  if (woken || trains > 0 || now >= deadline) return trains;
+  do {
+    ArmReceives();
+    if (Wait(deadline)) return Deliver();
+    trains = Deliver();
+  } while (trains == 0 && clock().Now() < deadline);
+  return trains;
+}
+
+// Waits for completions and takes them. True: woken.
+bool UringLoop::Wait(Instant deadline) {
+  if (options_.spin > Duration::zero() && Spin(deadline)) return true;
+  if (ring_.HasWork()) {
+    ring_.SubmitAndRun();
+    Reap();
+    return false;
+  }
+  const Instant now = clock().Now();
+  if (now >= deadline) return false;
+  if (!waker_.PrepareSleep()) return true;
+  ring_.SubmitAndWait(
+      std::min(kLongestSleep, deadline == Instant::max() ? kLongestSleep : deadline - now));
+  // The eventfd is polled edge by edge and never read.
+  const bool woken = waker_.FinishSleep(/*drained=*/true);
+  Reap();
+  return woken;
+}
+
+// Looks at shared memory only: the kernel sets a flag when there is work for us. True: woken.
+bool UringLoop::Spin(Instant deadline) {
+  if (ring_.queued() > 0) ring_.Submit();
+  const Instant start = clock().Now();
+  const Instant end = deadline - start < options_.spin ? deadline : start + options_.spin;
+  do {
+    if (waker_.TakePending()) return true;
+  } while (!ring_.HasWork() && clock().Now() < end);
+  return false;
+}
+
+void UringLoop::ArmWaker() {
+  io_uring_sqe* sqe = ring_.NextSqe({CompletionTag::kWaker, 0, 0});
+  io_uring_prep_poll_multishot(sqe, waker_.fd(), POLLIN);
+  waker_armed_ = true;
+}
+
+void UringLoop::ArmReceives() {
+  if (!waker_armed_) ArmWaker();
+  for (SocketQueue* queue : {&hungry_, &unarmed_}) {
+    while (!queue->empty()) ArmReceive(*Find(queue->Pop()));
+  }
+}
+
+void UringLoop::ArmReceive(UringSocket& socket) {
+  io_uring_sqe* sqe = ring_.NextSqe({CompletionTag::kReceive, 0, socket.id});
+  io_uring_prep_recvmsg_multishot(sqe, socket.fd(), &socket.receive, 0);
+  sqe->flags |= IOSQE_BUFFER_SELECT;
+  sqe->buf_group = kBufferGroup;
+  socket.armed = true;
+  socket.got_any = false;
+}
+
+// ---- Completions ----
+
+void UringLoop::Reap() {
+  ring_.Drain([this](CompletionTag tag, const io_uring_cqe& cqe) {
+    switch (tag.kind) {
+      case CompletionTag::kReceive:
+        return OnReceiveCompletion(tag.id, cqe);
+      case CompletionTag::kZeroCopy:
+        if ((cqe.flags & IORING_CQE_F_NOTIF) != 0) return OnNotification(tag, cqe.res);
+        [[fallthrough]];
+      case CompletionTag::kSend:
+        return sender_.OnSent(tag, cqe.res, (cqe.flags & IORING_CQE_F_MORE) != 0);
+      case CompletionTag::kWaker:
+        if ((cqe.flags & IORING_CQE_F_MORE) == 0) waker_armed_ = false;
+        return;
+      case CompletionTag::kCancel:
+      case CompletionTag::kIgnored:
+        return;
+    }
+  });
+}
+
+void UringLoop::OnReceiveCompletion(SocketId id, const io_uring_cqe& cqe) {
+  UringSocket* socket = Find(id);
+  if ((cqe.flags & IORING_CQE_F_BUFFER) != 0) {
+    const auto buffer = static_cast<uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
+    buffers_.Taken();
+    if (socket == nullptr || socket->closing || cqe.res < 0) {
+      buffers_.Return(buffer);
+      buffers_.Publish();
+    } else {
+      socket->PushFilled({buffer, static_cast<uint32_t>(cqe.res)});
+      MarkReady(*socket);
+      socket->got_any = true;
+    }
+  }
+  if (socket != nullptr && (cqe.flags & IORING_CQE_F_MORE) == 0) OnReceiveEnd(*socket, cqe.res);
+}
+
+void UringLoop::OnReceiveEnd(UringSocket& socket, int result) {
+  socket.armed = false;
+  if (result == -ENOBUFS) ++socket.stats.rx_starved;
+  if (socket.closing) return;
+  (result == -ENOBUFS && !socket.got_any ? hungry_ : unarmed_).Push(socket.id);
+}
+
+void UringLoop::OnNotification(CompletionTag tag, int result) {
+  const UringSender::ZeroCopyVerdict verdict = sender_.OnNotification(tag, result);
+  UringSocket* socket = Find(verdict.socket);
+  if (socket == nullptr) return;
+  ++(verdict.copied ? socket->stats.tx_zero_copy_copied : socket->stats.tx_zero_copy);
+}
+
+// ---- Receiving ----
+
+void UringLoop::MarkReady(UringSocket& socket) {
+  if (socket.ready) return;
+  socket.ready = true;
+  ready_.Push(socket.id);
+}
+
+// Gives every socket that has something its turn, a batch at a time.
+size_t UringLoop::Deliver() {
+  size_t trains = 0;
+  while (!ready_.empty()) {
+    UringSocket& socket = *Find(ready_.Pop());
+    socket.ready = false;
+    trains += DeliverBatch(socket);
+    if (socket.HasFilled()) MarkReady(socket);
+  }
+  return trains;
+}
+
+size_t UringLoop::DeliverBatch(UringSocket& socket) {
+  batch_.clear();
+  held_.clear();
+  while (socket.HasFilled() && held_.size() < rx_batch_) AddTrain(socket, socket.PopFilled());
+  if (!batch_.empty()) socket.handler->OnReceive(socket.id, batch_);
+  // The handler may have sent the very bytes it was shown; they must leave before new ones come.
+  Flush();
+  for (const uint16_t buffer : held_) buffers_.Return(buffer);
+  buffers_.Publish();
+  return batch_.size();
+}
+
+void UringLoop::AddTrain(UringSocket& socket, UringSocket::Filled filled) {
+  held_.push_back(filled.buffer);
+  const auto message = ParseReceivedMessage(buffers_.Buffer(filled.buffer, filled.size));
+  if (!message.has_value() || message->truncated) {
+    ++socket.stats.rx_truncated;
+    return;
+  }
+  const ReceiveControl control = ParseReceiveControl(message->control);
+  const auto size = static_cast<uint32_t>(message->payload.size());
+  RxTrain& train = batch_.emplace_back();
+  train.data = message->payload.data();
+  train.size = size;
+  train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
+  train.from = message->from;
+  train.to = control.to;
+  socket.stats.rx_packets += train.packets();
+  socket.stats.rx_bytes += size;
+  ++socket.stats.rx_trains;
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Loop>> MakeUringLoop(const LoopOptions& options) {
+  if (absl::Status status = ProbeUring(); !status.ok()) return status;
+  auto loop = std::make_unique<UringLoop>(options);
+  if (absl::Status status = loop->Init(); !status.ok()) return status;
+  return std::unique_ptr<Loop>(std::move(loop));
+}
+
+}  // namespace ringsock::io

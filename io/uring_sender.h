@@ -1,0 +1,103 @@
+// The sending half of the io_uring loop. Trains become SENDMSG requests, all handed over by one
+// io_uring_enter; none of them waits, so all have completed when it returns.
+//
+// Order. Requests are carried out in the order they were queued, and one that fails does not stop
+// the next. So a train that could be refused as a whole and replayed must not be followed, in one
+// submission, by another to the same destination: Queue() submits first in that case.
+#ifndef RINGSOCK_IO_URING_SENDER_H_
+#define RINGSOCK_IO_URING_SENDER_H_
+
+#include <sys/socket.h>
+
+#include <array>
+#include <cstdint>
+#include <functional>
+#include <vector>
+
+#include "base/clock.h"
+#include "io/control_message.h"
+#include "io/loop.h"
+#include "io/slab_pool.h"
+#include "io/uring.h"
+#include "io/uring_socket.h"
+#include "io/zero_copy_memory.h"
+
+namespace ringsock::io {
+
+class UringSender {
+ public:
+  // `reap` drains the ring and brings the completions of sends to the On...() calls below.
+  UringSender(const LoopOptions& options, Uring* ring, std::function<void()> reap);
+
+  // The time, for verdicts that expire. Coarse is enough.
+  void SetNow(Instant now) { now_ = now; }
+  void Queue(UringSocket& socket, const TxTrain& train);
+  // Everything queued has been sent, or reported as failed, when it returns.
+  void Flush();
+  SlabPool& slabs() { return slabs_; }
+
+  // The completion of a send. `more`: a notification will follow.
+  void OnSent(CompletionTag tag, int result, bool more);
+  struct ZeroCopyVerdict {
+    SocketId socket;
+    bool copied;
+  };
+  // The kernel no longer reads the slab of a zero-copy send.
+  ZeroCopyVerdict OnNotification(CompletionTag tag, int result);
+  // Zero-copy sends whose notification is still to come.
+  uint32_t in_kernel() const { return in_kernel_; }
+
+ private:
+  // One request. The kernel reads it during the submission only.
+  struct Slot {
+    msghdr header{};
+    iovec vector{};
+    sockaddr_storage to{};
+    ControlBuffer control;
+    TxTrain train;
+    UringSocket* socket = nullptr;
+    bool zero_copy = false;
+    int result = 0;
+  };
+  // A slab between Send() and its return to the pool.
+  struct SlabUse {
+    TxSlab* slab = nullptr;
+    uint32_t holders = 0;  // the queue, the kernel
+    SocketId socket = 0;
+    IpAddress to;
+  };
+
+  void Append(UringSocket& socket, const TxTrain& part);
+  void Prepare(uint32_t index, UringSocket& socket, const TxTrain& part, bool zero_copy);
+  void SubmitAll(uint32_t requests);
+  void Finish(Slot& slot);
+  void Sent(UringSocket& socket, const TxTrain& part);
+  void Failed(UringSocket& socket, const SendFailure& failure);
+  void Replay(UringSocket& socket, const TxTrain& part);
+  void DropHolder(uint32_t slab);
+  size_t OrderBucket(const UringSocket& socket, const Endpoint& to) const;
+
+  Uring* const ring_;
+  const std::function<void()> reap_;
+  const uint32_t capacity_;
+  SlabPool slabs_;
+  std::vector<SlabUse> slab_uses_;
+  ZeroCopyMemory zero_copy_;
+  Instant now_{};
+
+  // The queue, and behind it room for one replay.
+  std::vector<Slot> slots_;
+  uint32_t count_ = 0;
+  uint32_t outstanding_ = 0;  // submitted without a completion yet
+  uint32_t in_kernel_ = 0;
+
+  // By hash of socket and destination: the submission that holds a train to it. Two destinations in
+  // one bucket cost a submission more, no order.
+  static constexpr size_t kOrderBuckets = 256;
+  std::array<uint32_t, kOrderBuckets> train_in_submission_{};
+  uint32_t submission_ = 1;
+};
+
+}  // namespace ringsock::io
+
+#endif  // RINGSOCK_IO_URING_SENDER_H_

@@ -1,0 +1,60 @@
+// A socket of the io_uring loop: what its receiving and its sending half know about it.
+#ifndef RINGSOCK_IO_URING_SOCKET_H_
+#define RINGSOCK_IO_URING_SOCKET_H_
+
+#include <sys/socket.h>
+
+#include <bit>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "io/buffer_ring.h"
+#include "io/loop.h"
+#include "io/train.h"
+#include "io/udp_socket.h"
+
+namespace ringsock::io {
+
+struct UringSocket {
+  // A buffer that the kernel filled, not yet delivered.
+  struct Filled {
+    uint16_t buffer;
+    uint32_t size;
+  };
+
+  UringSocket(SocketId id, UdpSocket opened, UdpHandler* handler, uint32_t rx_buffers)
+      : id(id), udp(std::move(opened)), handler(handler), gso(udp.gso) {
+    receive.msg_namelen = kNameRoom;
+    receive.msg_controllen = kControlRoom;
+    filled.resize(std::bit_ceil(rx_buffers));
+  }
+
+  int fd() const { return udp.fd.get(); }
+  bool is_v4() const { return udp.local.IsV4(); }
+
+  bool HasFilled() const { return filled_head != filled_tail; }
+  void PushFilled(Filled f) { filled[filled_tail++ & (filled.size() - 1)] = f; }
+  Filled PopFilled() { return filled[filled_head++ & (filled.size() - 1)]; }
+
+  const SocketId id;
+  UdpSocket udp;
+  UdpHandler* const handler;
+  GsoMemory gso;
+  UdpStats stats;
+  mutable KernelDrops drops;
+
+  // The multishot receive: the kernel reads only the two lengths.
+  msghdr receive{};
+  bool armed = false;          // in the kernel
+  bool got_any = false;        // has received something since it was armed
+  bool closing = false;        // deliver nothing more
+  bool ready = false;          // in the loop's queue of sockets with filled buffers
+  std::vector<Filled> filled;  // a ring with room for every buffer there is
+  uint32_t filled_head = 0;
+  uint32_t filled_tail = 0;
+};
+
+}  // namespace ringsock::io
+
+#endif  // RINGSOCK_IO_URING_SOCKET_H_
