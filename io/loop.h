@@ -37,9 +37,9 @@ enum class Backend { kAuto, kUring, kMmsg };
 
 struct LoopOptions {
   Backend backend = Backend::kAuto;  // kAuto: io_uring where it works, else recvmmsg/sendmmsg
-  bool gso = true;        // UDP_SEGMENT; off: every datagram is sent by itself
-  bool gro = true;        // UDP_GRO; off: every received train is one datagram
-  bool zero_copy = true;  // SENDMSG_ZC for slabs where notifications show that it pays
+  bool gso = true;                   // UDP_SEGMENT; off: every datagram is sent by itself
+  bool gro = true;                   // UDP_GRO; off: every received train is one datagram
+  bool zero_copy = true;             // SENDMSG_ZC for slabs where notifications show that it pays
   // Super-packet buffers of 64 KiB plus header room. More than 16 leave the L2 cache (12-18 % more
   // CPU per packet measured with 32 to 256).
   uint32_t rx_buffers = 16;
@@ -57,9 +57,9 @@ struct LoopOptions {
 using SocketId = uint32_t;
 
 struct UdpConfig {
-  Endpoint bind;            // the address family follows from it; port 0 lets the kernel choose
-  bool reuse_port = false;  // several loops share one port; the kernel spreads remote addresses
-  std::string device;       // hold the socket to this network device (SO_BINDTODEVICE); "" = any
+  Endpoint bind;               // the address family follows from it; port 0 lets the kernel choose
+  bool reuse_port = false;     // several loops share one port; the kernel spreads remote addresses
+  std::string device;          // hold the socket to this network device (SO_BINDTODEVICE); "" = any
   bool local_address = false;  // fill RxTrain::to (IP_PKTINFO / IPV6_RECVPKTINFO)
   int receive_buffer = kDefaultSocketBuffer;  // bytes; SO_RCVBUFFORCE first, then SO_RCVBUF
   int send_buffer = kDefaultSocketBuffer;
@@ -85,8 +85,8 @@ struct TxSlab {
   uint32_t capacity = 0;  // kMaxDatagram or more
 };
 
-// Datagrams to send. One to kMaxTrainPackets packets and up to kMaxDatagram bytes travel as one; the
-// loop cuts a longer train into such parts, in order.
+// Datagrams to send. One to kMaxTrainPackets packets and up to kMaxDatagram bytes travel as one;
+// the loop cuts a longer train into such parts, in order.
 struct TxTrain {
   const std::byte* data = nullptr;
   uint32_t size = 0;
@@ -98,14 +98,13 @@ struct TxTrain {
   TxSlab* slab = nullptr;
 
   uint32_t packets() const {
-    return segment_size == 0 || segment_size >= size ? 1
-                                                     : (size + segment_size - 1) / segment_size;
+    return segment_size == 0 || segment_size >= size ? 1 : (size + segment_size - 1) / segment_size;
   }
 };
 
-// Datagrams that did not leave. A train that the kernel refused because it is one (EMSGSIZE, EINVAL,
-// EIO) has by then been sent packet by packet, in order; only what failed alone is reported. Other
-// reasons (buffer full, no route, forbidden) hold for all its packets.
+// Datagrams that did not leave. A train that the kernel refused because it is one (EMSGSIZE,
+// EINVAL, EIO) has by then been sent packet by packet, in order; only what failed alone is
+// reported. Other reasons (buffer full, no route, forbidden) hold for all its packets.
 struct SendFailure {
   const TxTrain* train;  // the train they belonged to, or the part it was cut to; valid in the call
   uint32_t first;        // index of the first lost packet in it
@@ -128,15 +127,15 @@ struct UdpStats {
   uint64_t rx_packets = 0;
   uint64_t rx_bytes = 0;
   uint64_t rx_trains = 0;
-  uint64_t rx_truncated = 0;    // larger than the buffer: dropped (spec: RECV-6)
-  uint64_t rx_starved = 0;      // times the kernel found no buffer (ENOBUFS) and receiving re-armed
-  uint64_t rx_kernel_drops = 0; // dropped by the kernel because the socket buffer was full
-  uint64_t tx_packets = 0;      // taken by the kernel
+  uint64_t rx_truncated = 0;  // larger than the buffer: dropped (spec: RECV-6)
+  uint64_t rx_starved = 0;    // times the kernel found no buffer (ENOBUFS) and receiving re-armed
+  uint64_t rx_kernel_drops = 0;  // dropped by the kernel because the socket buffer was full
+  uint64_t tx_packets = 0;       // taken by the kernel
   uint64_t tx_bytes = 0;
   uint64_t tx_trains = 0;
-  uint64_t tx_failed = 0;       // packets reported through OnSendFailure
-  uint64_t tx_replayed = 0;     // trains refused as a whole and sent packet by packet
-  uint64_t tx_zero_copy = 0;    // trains sent without a copy
+  uint64_t tx_failed = 0;            // packets reported through OnSendFailure
+  uint64_t tx_replayed = 0;          // trains refused as a whole and sent packet by packet
+  uint64_t tx_zero_copy = 0;         // trains sent without a copy
   uint64_t tx_zero_copy_copied = 0;  // zero-copy sends that the kernel copied after all
 };
 

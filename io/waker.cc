@@ -48,8 +48,8 @@ bool Waker::PrepareSleep() {
 bool Waker::FinishSleep(bool drained) {
   const bool woken = state_.exchange(kAwake, std::memory_order_acq_rel) == kPending;
   if (drained) return woken;
-  // The write that goes with this wake-up may still be on its way. What is not read now ends a later
-  // sleep early, and must be read then, or no sleep would last any more.
+  // The write that goes with this wake-up may still be on its way. What is not read now ends a
+  // later sleep early, and must be read then, or no sleep would last any more.
   if (woken) ++owed_;
   uint64_t count = 0;
   if (owed_ > 0 && read(event_.get(), &count, sizeof count) == sizeof count) owed_ -= count;

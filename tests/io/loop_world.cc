@@ -1,0 +1,155 @@
+// The worlds of the loop suites, and the fixture's helpers.
+#include "tests/io/loop_world.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "io/mmsg_loop.h"
+
+namespace ringsock::io {
+namespace {
+
+using MakeLoop = absl::StatusOr<std::unique_ptr<Loop>> (*)(const LoopOptions&);
+
+// Loops on this host's loopback.
+class RealWorld final : public World {
+ public:
+  explicit RealWorld(MakeLoop make) : make_(make) {}
+
+  Loop& Add(const LoopOptions& options) override {
+    auto loop = make_(options);
+    if (!loop.ok()) ADD_FAILURE() << loop.status();
+    return *loops_.emplace_back(std::move(loop).value());
+  }
+  IpAddress Address(size_t, bool v4) override {
+    return v4 ? IpAddress::V4(127, 0, 0, 1) : IpAddress::Parse("::1").value();
+  }
+  void Turn() override {
+    for (const auto& loop : loops_) {
+      const Instant now = loop->clock().Now();
+      // The only loop may sleep; with several, the one to get something would wait for the others.
+      loop->Poll(loops_.size() == 1 ? now + std::chrono::milliseconds(1) : now);
+    }
+  }
+
+ private:
+  const MakeLoop make_;
+  std::vector<std::unique_ptr<Loop>> loops_;
+};
+
+std::string OffloadName(const WorldParam& param) {
+  if (param.gso && param.gro) return "";
+  return std::string(param.gso ? "" : "NoGso") + (param.gro ? "" : "NoGro");
+}
+
+}  // namespace
+
+const std::vector<WorldFactory>& AllWorlds() {
+  static const auto* const worlds = new std::vector<WorldFactory>{
+      {"Mmsg", [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
+  };
+  return *worlds;
+}
+
+std::vector<WorldParam> WorldsAndFamilies() {
+  std::vector<WorldParam> result;
+  for (const WorldFactory& factory : AllWorlds()) {
+    for (const bool v4 : {true, false}) result.push_back({factory, v4});
+  }
+  return result;
+}
+
+std::vector<WorldParam> WorldsAndOffloads() {
+  std::vector<WorldParam> result;
+  for (const WorldParam& param : WorldsAndFamilies()) {
+    for (const bool gso : {true, false}) {
+      for (const bool gro : {true, false}) result.push_back({param.factory, param.v4, gso, gro});
+    }
+  }
+  return result;
+}
+
+std::string ParamName(const testing::TestParamInfo<WorldParam>& info) {
+  return info.param.factory.name + (info.param.v4 ? "V4" : "V6") + OffloadName(info.param);
+}
+
+void Recorder::OnReceive(SocketId socket, std::span<const RxTrain> received) {
+  largest_batch = std::max(largest_batch, received.size());
+  trains += received.size();
+  for (const RxTrain& train : received) {
+    count += train.packets();
+    for (uint32_t at = 0, i = 0; keep && i < train.packets(); ++i) {
+      const uint32_t size = std::min(train.segment_size, train.size - at);
+      packets.push_back({{train.data + at, train.data + at + size}, train.from, train.to});
+      at += size;
+    }
+  }
+  if (on_receive) on_receive(socket, received);
+}
+
+void Recorder::OnSendFailure(SocketId, const SendFailure& failure) {
+  const TxTrain& train = *failure.train;
+  failures.push_back({train.data + static_cast<size_t>(failure.first) * train.segment_size,
+                      failure.packets, failure.error});
+  failed_packets += failure.packets;
+}
+
+std::vector<std::byte> Pattern(size_t size, uint32_t seed) {
+  std::vector<std::byte> bytes(size);
+  uint32_t state = seed * 2654435761u + 1;
+  for (std::byte& byte : bytes) {
+    state = state * 1664525u + 1013904223u;
+    byte = static_cast<std::byte>(state >> 24);
+  }
+  return bytes;
+}
+
+LoopOptions LoopTest::Options() const {
+  LoopOptions options;
+  options.gso = GetParam().gso;
+  options.gro = GetParam().gro;
+  return options;
+}
+
+LoopTest::Peer& LoopTest::AddPeer(LoopOptions options, UdpConfig config) {
+  Peer& peer = peers_.emplace_back();
+  peer.loop = &world_->Add(options);
+  if (config.bind.IsNone()) config.bind = Bind(peers_.size() - 1);
+  const auto socket = peer.loop->OpenUdp(config, &peer.recorder);
+  if (!socket.ok()) {
+    ADD_FAILURE() << socket.status();
+    return peer;
+  }
+  peer.socket = *socket;
+  peer.address = peer.loop->LocalEndpoint(peer.socket);
+  return peer;
+}
+
+bool LoopTest::Until(const std::function<bool()>& predicate, const char* what) {
+  // In simulation a turn costs next to nothing, so the guard counts both turns and time.
+  const Instant end = SystemClock().Now() + std::chrono::seconds(20);
+  for (uint64_t turns = 0; turns < 1000 || SystemClock().Now() < end; ++turns) {
+    if (predicate()) return true;
+    world_->Turn();
+  }
+  ADD_FAILURE() << "never happened: " << what;
+  return false;
+}
+
+void LoopTest::Settle() {
+  for (int i = 0; i < 20; ++i) world_->Turn();
+}
+
+void LoopTest::SendNow(Peer& from, const Endpoint& to, std::vector<std::byte> bytes,
+                       uint32_t segment) {
+  const std::vector<std::byte>& kept = sent_.emplace_back(std::move(bytes));
+  TxTrain train;
+  train.data = kept.data();
+  train.size = static_cast<uint32_t>(kept.size());
+  train.segment_size = segment;
+  train.to = to;
+  from.loop->Send(from.socket, train);
+  from.loop->Flush();
+}
+
+}  // namespace ringsock::io
