@@ -4,7 +4,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/log.h"
 #include "io/mmsg_loop.h"
+#include "io/uring.h"
+#include "io/uring_loop.h"
 
 namespace ringsock::io {
 namespace {
@@ -45,9 +48,17 @@ std::string OffloadName(const WorldParam& param) {
 }  // namespace
 
 const std::vector<WorldFactory>& AllWorlds() {
-  static const auto* const worlds = new std::vector<WorldFactory>{
-      {"Mmsg", [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
-  };
+  static const auto* const worlds = [] {
+    auto* result = new std::vector<WorldFactory>{
+        {"Mmsg", [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
+    };
+    if (const absl::Status probe = ProbeUring(); probe.ok()) {
+      result->push_back({"Uring", [] { return std::make_unique<RealWorld>(&MakeUringLoop); }});
+    } else {
+      Log().warn("not tested here: {}", Fmt(probe.message()));
+    }
+    return result;
+  }();
   return *worlds;
 }
 
