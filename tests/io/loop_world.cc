@@ -50,10 +50,11 @@ std::string OffloadName(const WorldParam& param) {
 const std::vector<WorldFactory>& AllWorlds() {
   static const auto* const worlds = [] {
     auto* result = new std::vector<WorldFactory>{
-        {"Mmsg", [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
+        {"Mmsg", true, [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
     };
     if (const absl::Status probe = ProbeUring(); probe.ok()) {
-      result->push_back({"Uring", [] { return std::make_unique<RealWorld>(&MakeUringLoop); }});
+      result->push_back(
+          {"Uring", true, [] { return std::make_unique<RealWorld>(&MakeUringLoop); }});
     } else {
       Log().warn("not tested here: {}", Fmt(probe.message()));
     }
@@ -67,6 +68,12 @@ std::vector<WorldParam> WorldsAndFamilies() {
   for (const WorldFactory& factory : AllWorlds()) {
     for (const bool v4 : {true, false}) result.push_back({factory, v4});
   }
+  return result;
+}
+
+std::vector<WorldParam> RealWorldsAndFamilies() {
+  std::vector<WorldParam> result = WorldsAndFamilies();
+  std::erase_if(result, [](const WorldParam& param) { return !param.factory.real; });
   return result;
 }
 

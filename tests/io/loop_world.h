@@ -28,12 +28,11 @@ class World {
   virtual IpAddress Address(size_t index, bool v4) = 0;
   // Something happens: every loop polls once and time goes on, really or in simulation.
   virtual void Turn() = 0;
-  // False in simulation: no kernel, no threads, no waiting.
-  virtual bool real() const { return true; }
 };
 
 struct WorldFactory {
   std::string name;  // letters and digits
+  bool real;         // sockets of this host: a kernel, threads, waiting
   std::function<std::unique_ptr<World>()> make;
 };
 // Those that work on this host. A backend that the host forbids is left out with a log line.
@@ -48,6 +47,8 @@ struct WorldParam {
 };
 // Worlds x families, with GSO and GRO on.
 std::vector<WorldParam> WorldsAndFamilies();
+// The real ones among them.
+std::vector<WorldParam> RealWorldsAndFamilies();
 // Worlds x families x GSO on/off x GRO on/off.
 std::vector<WorldParam> WorldsAndOffloads();
 std::string ParamName(const testing::TestParamInfo<WorldParam>& info);
