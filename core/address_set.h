@@ -2,13 +2,13 @@
 // reliable first), the index `cur` of the best one that is known to work, and at times a roaming
 // address outside the list. Packets of unknown fate are sprayed to all of them.
 //
-// Every shard reads and every thread may learn a path, at the same time, without locks. What changes
-// is one 64-bit word, `state_`: cur, whether there is a roaming address and in which of three slots
-// it lies, whether the spray window may be open, and the number of slots ever taken for writing. A
-// learner of a roaming address takes the slot after the current one by a compare-and-swap of that
-// word, writes it, and publishes it by another; a reader of a slot knows from the number that nobody
-// began to overwrite it meanwhile. Readers never wait; a learner that meets another gives way, and
-// the next packet teaches the same again.
+// Every shard reads and every thread may learn a path, at the same time, without locks. What
+// changes is one 64-bit word, `state_`: cur, whether there is a roaming address and in which of
+// three slots it lies, whether the spray window may be open, and the number of slots ever taken for
+// writing. A learner of a roaming address takes the slot after the current one by a
+// compare-and-swap of that word, writes it, and publishes it by another; a reader of a slot knows
+// from the number that nobody began to overwrite it meanwhile. Readers never wait; a learner that
+// meets another gives way, and the next packet teaches the same again.
 #ifndef RINGSOCK_CORE_ADDRESS_SET_H_
 #define RINGSOCK_CORE_ADDRESS_SET_H_
 
@@ -89,8 +89,8 @@ class AddressSet {
   int IndexOf(const Endpoint& endpoint) const;
 
   // Any thread: the destinations of one packet, or of the packets of one train (spec: SEND-2 to
-  // SEND-4). `handshake` is IsHandshake() of it. Counts as sent: a spray is the last spray from then
-  // on. Of several threads that find a spray due, one gets it.
+  // SEND-4). `handshake` is IsHandshake() of it. Counts as sent: a spray is the last spray from
+  // then on. Of several threads that find a spray due, one gets it.
   void Choose(bool handshake, Instant now, Destinations* out) {
     const uint64_t state = Load();
     if (handshake || (state & kWindowBit) != 0) [[unlikely]] {
@@ -99,18 +99,20 @@ class AddressSet {
     ChooseOne(state, out);
   }
 
-  // Any thread: whether an authenticated packet from `from` changes nothing (spec: PATH-2). Reads one
-  // cache line as long as the peer does not roam and uses one of its first two addresses. False also
-  // when it could not tell; Confirm() then does.
+  // Any thread: whether an authenticated packet from `from` changes nothing (spec: PATH-2). Reads
+  // one cache line as long as the peer does not roam and uses one of its first two addresses. False
+  // also when it could not tell; Confirm() then does.
   bool IsCurrent(const Endpoint& from) const {
     const uint64_t state = Load();
-    if ((state & kRoamBit) != 0) [[unlikely]] return IsRoam(state, from);
+    if ((state & kRoamBit) != 0) [[unlikely]]
+      return IsRoam(state, from);
     const uint64_t cur = state & kCurMask;
     return cur != kCurNone && List()[cur] == from;
   }
 
-  // Any thread: WireGuard authenticated a packet from `from` (spec: PATH-1 to PATH-5). If `previous`
-  // is given it gets the address that was in use before (the default value for none), for the log.
+  // Any thread: WireGuard authenticated a packet from `from` (spec: PATH-1 to PATH-5). If
+  // `previous` is given it gets the address that was in use before (the default value for none),
+  // for the log.
   PathChange Confirm(const Endpoint& from, Endpoint* previous = nullptr);
 
   // Any thread: the network has changed (spec: PATH-6).

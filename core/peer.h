@@ -42,7 +42,7 @@ class alignas(64) Peer {
   Peer(PeerId id, const PublicKey& key, std::span<const Endpoint> endpoints)
       : key_(key), addresses_(endpoints, static_cast<uint64_t>(id)) {}
 
-  static constexpr size_t kHotOffset = 128;   // id and state, then the first two addresses
+  static constexpr size_t kHotOffset = 128;  // id and state, then the first two addresses
   static constexpr size_t kListOffset = 144;
 
   const PublicKey key_;

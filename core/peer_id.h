@@ -6,8 +6,9 @@
 
 namespace ringsock {
 
-// Names a peer from CreateEndpoint() until UpdatePeers() drops it, after which the same number never
-// names another one: a late send to it is a counted drop. A plain value, valid on every thread.
+// Names a peer from CreateEndpoint() until UpdatePeers() drops it, after which the same number
+// never names another one: a late send to it is a counted drop. A plain value, valid on every
+// thread.
 enum class PeerId : uint64_t { kNone = 0 };
 
 }  // namespace ringsock

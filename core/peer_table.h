@@ -1,10 +1,11 @@
 // All peers, found by ip:port, by key and by id. Any number of readers without locks, one writer.
 //
-// The by-address and by-key tables hold pointers to the peers themselves, so a lookup costs one line
-// of the table and the peer's first line, which the caller reads anyway.
+// The by-address and by-key tables hold pointers to the peers themselves, so a lookup costs one
+// line of the table and the peer's first line, which the caller reads anyway.
 #ifndef RINGSOCK_CORE_PEER_TABLE_H_
 #define RINGSOCK_CORE_PEER_TABLE_H_
 
+#include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
@@ -39,6 +40,8 @@ struct AddressTraits {
   static const Endpoint& KeyOf(uint64_t entry) {
     return PeerOf(entry)->addresses().endpoint(entry & kIndexMask);
   }
+  static bool Equal(uint64_t entry, const Endpoint& key) { return KeyOf(entry) == key; }
+  // Right for the first two addresses; the state, read next, is there in any case.
   static const void* LineOf(uint64_t entry) { return PeerOf(entry)->hot_line(); }
 };
 
@@ -49,6 +52,7 @@ struct KeyTraits {
   static Peer* PeerOf(uint64_t entry) { return reinterpret_cast<Peer*>(entry); }
   static uint64_t Hash(const PublicKey& key, uint64_t seed);
   static const PublicKey& KeyOf(uint64_t entry) { return PeerOf(entry)->key(); }
+  static bool Equal(uint64_t entry, const PublicKey& key) { return KeyOf(entry) == key; }
   static const void* LineOf(uint64_t entry) { return PeerOf(entry); }
 };
 
@@ -65,7 +69,7 @@ class PeerTable {
  public:
   // Readers of the table are readers of `quiescence`, which outlives the table.
   PeerTable(const PeerTableOptions& options, Quiescence* quiescence);
-  // No reader may be left in the table.
+  // No reader may be left. What the table has retired lives on in the Quiescence.
   ~PeerTable();
   PeerTable(const PeerTable&) = delete;
   PeerTable& operator=(const PeerTable&) = delete;
@@ -77,8 +81,8 @@ class PeerTable {
     const uint64_t entry = by_address_.Find(from);
     return entry == 0 ? nullptr : internal::AddressTraits::PeerOf(entry);
   }
-  // The same for a batch, with the waits for memory overlapped: out[i] for from[i].
-  void FindByAddress(std::span<const Endpoint> from, Peer** out) const;
+  // The same for a batch, with the waits for memory overlapped: out[i] for *from[i].
+  void FindByAddress(std::span<const Endpoint* const> from, Peer** out) const;
   // For callers with a loop of their own: first for all addresses PrefetchAddress, then for all
   // PrefetchPeerAt, then for all FindByAddress.
   void PrefetchAddress(const Endpoint& from) const { by_address_.Prefetch(from); }
@@ -108,8 +112,9 @@ class PeerTable {
   // Creates the peer, or replaces its addresses and forgets its path; the id stays (spec: PEER-1).
   // Relay addresses are not registered; a repeated address counts once. An address that two peers
   // list belongs to the one created or replaced last; when that one lets go of it, it goes back to
-  // the one before. Errors change nothing: InvalidArgument for the zero key, more than kMaxEndpoints
-  // addresses, or one that nothing can be sent to; ResourceExhausted beyond max_peers.
+  // the one before. Errors change nothing: InvalidArgument for the zero key, more than
+  // kMaxEndpoints addresses, or one that nothing can be sent to; ResourceExhausted beyond
+  // max_peers.
   absl::StatusOr<PeerId> Create(const PublicKey& key, std::span<const Endpoint> endpoints);
   // False if there is no such peer.
   bool Remove(PeerId id);
@@ -131,20 +136,29 @@ class PeerTable {
  private:
   static constexpr uint32_t kIdsPerChunk = 4096;
   static constexpr uint64_t kFreeBit = 1;
-  // A peer's address; or, with kFreeBit set, the next free index and the next generation.
+  static constexpr uint32_t kNoIndex = 0x7fffffff;
+  // A peer's address; or kFreeBit with the next free index above it, and from bit 32 the generation
+  // of the next id made here.
   struct IdChunk {
-    std::atomic<uint64_t> words[kIdsPerChunk];
+    std::array<std::atomic<uint64_t>, kIdsPerChunk> words;
   };
 
   static uint32_t IndexOf(PeerId id) { return static_cast<uint32_t>(id); }
+  static uint32_t GenerationOf(PeerId id) {
+    return static_cast<uint32_t>(static_cast<uint64_t>(id) >> 32);
+  }
+  static void FreePeer(void* peer, void* context);
 
   std::atomic<uint64_t>& IdWord(uint32_t index) const;
   Peer* PeerAt(uint32_t index) const;
   PeerId TakeId();
   void ReturnId(PeerId id);
-  void ReleaseAddresses(Peer* peer, const Peer* successor);
-  void RegisterAddresses(Peer* peer, Peer* predecessor);
-  void RetirePeer(Peer* peer);
+  Peer* NewPeer(PeerId id, const PublicKey& key, std::span<const Endpoint> endpoints);
+  void Retire(Peer* peer);
+  void Own(Peer* peer, const Peer* predecessor);
+  void LetGo(const Peer* peer, const Peer* successor);
+  void HandBack(const Endpoint& address);
+  void ForgetEarlierOwner(const Endpoint& address, PeerId id);
 
   const uint32_t capacity_;
   std::unique_ptr<std::atomic<IdChunk*>[]> id_chunks_;
@@ -154,8 +168,8 @@ class PeerTable {
 
   // The writer's.
   Quiescence* const quiescence_;
-  uint32_t used_ids_ = 0;       // indices below have been used at some time
-  uint32_t free_id_ = UINT32_MAX;  // head of the list of free indices
+  uint32_t used_ids_ = 0;        // indices below have been used at some time
+  uint32_t free_id_ = kNoIndex;  // head of the list of free indices
   // Earlier owners of addresses that a later peer took over, the latest last. Usually empty.
   absl::flat_hash_map<Endpoint, std::vector<PeerId>> earlier_owners_;
   size_t peer_bytes_ = 0;

@@ -1,6 +1,6 @@
 // Quiescent-state reclamation: how memory that lock-free readers may still look at is freed. A
-// reader says once per loop that it holds no pointer; what was unlinked before every reader has said
-// so can be freed. Readers pay one load and one store to a cache line of their own per loop.
+// reader says once per loop that it holds no pointer; what was unlinked before every reader has
+// said so can be freed. Readers pay one load and one store to a cache line of their own per loop.
 #ifndef RINGSOCK_CORE_QUIESCENCE_H_
 #define RINGSOCK_CORE_QUIESCENCE_H_
 
@@ -43,8 +43,7 @@ class Quiescence {
 
     // A quiescent point: from here on, no pointer read before is used. Once per loop, while online.
     void Announce() {
-      word_->epoch.store(owner_->epoch_.load(std::memory_order_acquire),
-                         std::memory_order_release);
+      word_->epoch.store(owner_->epoch_.load(std::memory_order_acquire), std::memory_order_release);
     }
     // Before sleeping: holds nothing and reads nothing until Online().
     void Offline() { word_->epoch.store(0, std::memory_order_release); }
@@ -81,12 +80,14 @@ class Quiescence {
   // Costs a few compare-and-swaps, no allocation. ResourceExhausted when kMaxReaders exist.
   absl::StatusOr<Reader> Register();
 
-  // Frees an object that has been unlinked, by free(object, context), from inside a later Reclaim().
+  // Frees an object that has been unlinked, by free(object, context), from inside a later
+  // Reclaim().
   using FreeFunction = void (*)(void* object, void* context);
   void Retire(void* object, FreeFunction free, void* context = nullptr);
 
-  // Frees what no reader can hold any more; never waits. Returns how many objects are still pending:
-  // readers that go on announcing keep this to what was retired within about one loop of theirs.
+  // Frees what no reader can hold any more; never waits. Returns how many objects are still
+  // pending: readers that go on announcing keep this to what was retired within about one loop of
+  // theirs.
   size_t Reclaim();
   size_t pending() const { return pending_.size(); }
 

@@ -94,14 +94,15 @@ inline uint32_t FindHandshake(const std::byte* data, size_t size, size_t segment
   if (segment_size < sizeof(uint32_t)) return kNoPacket;
   uint32_t index = first;
   for (size_t at = first * segment_size; at + sizeof(uint32_t) <= size; at += segment_size) {
-    if (internal::IsHandshakeWord(internal::LoadWord(data + at))) [[unlikely]] return index;
+    if (internal::IsHandshakeWord(internal::LoadWord(data + at))) [[unlikely]]
+      return index;
     ++index;
   }
   return kNoPacket;
 }
 
-// Index of the first STUN packet of a train at or after packet `first`, else kNoPacket. Arguments as
-// above.
+// Index of the first STUN packet of a train at or after packet `first`, else kNoPacket. Arguments
+// as above.
 inline uint32_t FindStun(const std::byte* data, size_t size, size_t segment_size,
                          uint32_t first = 0) {
   if (segment_size == 0 || segment_size > size) segment_size = size;

@@ -1,0 +1,257 @@
+#include "core/peer_table.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+
+namespace ringsock {
+namespace {
+
+using internal::AddressTraits;
+using internal::KeyTraits;
+
+uint64_t Fold(uint64_t a, uint64_t b) {
+  const auto product = static_cast<unsigned __int128>(a) * b;
+  return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
+}
+
+uint64_t SystemSeed() {
+  std::random_device device;
+  return (uint64_t{device()} << 32) | device();
+}
+
+absl::Status CheckEndpoint(const Endpoint& endpoint) {
+  if (endpoint.port == 0 || endpoint.ip.IsUnspecified()) {
+    return absl::InvalidArgumentError(absl::StrCat("nothing can be sent to ", endpoint.ToString()));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+uint64_t KeyTraits::Hash(const PublicKey& key, uint64_t seed) {
+  std::array<uint64_t, 4> words;
+  static_assert(sizeof(words) == sizeof(key.bytes));
+  std::memcpy(words.data(), key.bytes.data(), sizeof(words));
+  const uint64_t low = Fold(words[0] ^ seed, words[1] ^ 0x9e3779b97f4a7c15u);
+  const uint64_t high = Fold(words[2] ^ ~seed, words[3] ^ 0xd6e8feb86659fd93u);
+  return Fold(low ^ 0xa0761d6478bd642fu, high ^ seed);
+}
+
+PeerTable::PeerTable(const PeerTableOptions& options, Quiescence* quiescence)
+    : capacity_(std::clamp<uint32_t>(options.max_peers, 1, kNoIndex)),
+      id_chunks_(new std::atomic<IdChunk*>[(capacity_ - 1) / kIdsPerChunk + 1]()),
+      by_address_(quiescence, options.seed != 0 ? options.seed : SystemSeed()),
+      by_key_(quiescence, options.seed != 0 ? options.seed : SystemSeed()),
+      quiescence_(quiescence) {}
+
+PeerTable::~PeerTable() {
+  for (uint32_t index = 0; index < used_ids_; ++index) {
+    if (Peer* peer = PeerAt(index)) FreePeer(peer, nullptr);
+  }
+  for (uint32_t chunk = 0; chunk * kIdsPerChunk < used_ids_; ++chunk) {
+    delete id_chunks_[chunk].load(std::memory_order_relaxed);
+  }
+}
+
+void PeerTable::FindByAddress(std::span<const Endpoint* const> from, Peer** out) const {
+  std::array<uint64_t, 64> entries;
+  for (size_t base = 0; base < from.size(); base += entries.size()) {
+    const auto group = from.subspan(base, std::min(entries.size(), from.size() - base));
+    by_address_.FindBatch(group, entries.data());
+    for (size_t i = 0; i < group.size(); ++i) out[base + i] = AddressTraits::PeerOf(entries[i]);
+  }
+}
+
+absl::StatusOr<PeerId> PeerTable::Create(const PublicKey& key,
+                                         std::span<const Endpoint> endpoints) {
+  if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no peer's key");
+  if (endpoints.size() > kMaxEndpoints) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a peer has at most ", kMaxEndpoints, " endpoints; got ", endpoints.size()));
+  }
+  std::array<Endpoint, kMaxEndpoints> list;
+  size_t count = 0;
+  for (const Endpoint& endpoint : endpoints) {
+    if (const absl::Status status = CheckEndpoint(endpoint); !status.ok()) return status;
+    const auto end = list.begin() + static_cast<ptrdiff_t>(count);
+    if (std::find(list.begin(), end, endpoint) == end) list[count++] = endpoint;
+  }
+
+  Peer* old = FindByKey(key);
+  if (old == nullptr && size() >= capacity_) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "there are ", size(), " peers, as many as max_peers allows; raise it to have more"));
+  }
+  const PeerId id = old != nullptr ? old->id() : TakeId();
+  if (id == PeerId::kNone) return absl::ResourceExhaustedError("all peer ids have been used up");
+  Peer* peer = NewPeer(id, key, {list.data(), count});
+  uint64_t previous = 0;
+  if (!by_key_.Put(key, KeyTraits::Entry(peer), &previous)) {
+    peer_bytes_ -= Peer::SizeFor(count);
+    FreePeer(peer, nullptr);
+    ReturnId(id);
+    return absl::ResourceExhaustedError("the table of keys has no room for this key");
+  }
+  IdWord(IndexOf(id)).store(reinterpret_cast<uintptr_t>(peer), std::memory_order_release);
+  Own(peer, old);
+  if (old != nullptr) {
+    LetGo(old, peer);
+    Retire(old);
+  } else {
+    size_.store(size() + 1, std::memory_order_relaxed);
+  }
+  return id;
+}
+
+bool PeerTable::Remove(PeerId id) {
+  Peer* peer = FindById(id);
+  if (peer == nullptr) return false;
+  ReturnId(id);
+  by_key_.Erase(peer->key());
+  LetGo(peer, nullptr);
+  Retire(peer);
+  size_.store(size() - 1, std::memory_order_relaxed);
+  return true;
+}
+
+size_t PeerTable::Update(std::span<const PublicKey> keys) {
+  std::vector<bool> keep(used_ids_);
+  for (const PublicKey& key : keys) {
+    if (const Peer* peer = FindByKey(key)) keep[IndexOf(peer->id())] = true;
+  }
+  size_t removed = 0;
+  for (uint32_t index = 0; index < used_ids_; ++index) {
+    if (keep[index]) continue;
+    if (const Peer* peer = PeerAt(index)) removed += Remove(peer->id());
+  }
+  return removed;
+}
+
+void PeerTable::ResetPaths(Instant now) {
+  for (uint32_t index = 0; index < used_ids_; ++index) {
+    if (Peer* peer = PeerAt(index)) peer->addresses().Reset(now);
+  }
+}
+
+size_t PeerTable::MemoryUsed() const {
+  const size_t chunks = (used_ids_ + kIdsPerChunk - 1) / kIdsPerChunk;
+  return peer_bytes_ + by_address_.MemoryUsed() + by_key_.MemoryUsed() + chunks * sizeof(IdChunk) +
+         ((capacity_ - 1) / kIdsPerChunk + 1) * sizeof(void*);
+}
+
+std::atomic<uint64_t>& PeerTable::IdWord(uint32_t index) const {
+  return id_chunks_[index / kIdsPerChunk]
+      .load(std::memory_order_relaxed)
+      ->words[index % kIdsPerChunk];
+}
+
+Peer* PeerTable::PeerAt(uint32_t index) const {
+  const uint64_t word = IdWord(index).load(std::memory_order_relaxed);
+  return (word & kFreeBit) != 0 ? nullptr : reinterpret_cast<Peer*>(word);
+}
+
+// The word stays free until the peer is put there.
+PeerId PeerTable::TakeId() {
+  if (free_id_ == kNoIndex) {
+    if (used_ids_ == capacity_) return PeerId::kNone;
+    const uint32_t index = used_ids_++;
+    if (index % kIdsPerChunk == 0) {
+      auto* chunk = new IdChunk;
+      for (auto& word : chunk->words) word.store(kFreeBit, std::memory_order_relaxed);
+      id_chunks_[index / kIdsPerChunk].store(chunk, std::memory_order_release);
+    }
+    return static_cast<PeerId>((uint64_t{1} << 32) | index);
+  }
+  const uint32_t index = free_id_;
+  const uint64_t word = IdWord(index).load(std::memory_order_relaxed);
+  free_id_ = static_cast<uint32_t>(word) >> 1;
+  return static_cast<PeerId>((word & ~uint64_t{UINT32_MAX}) | index);
+}
+
+void PeerTable::ReturnId(PeerId id) {
+  if (GenerationOf(id) == UINT32_MAX) {  // worn out: the next id here would repeat the first
+    IdWord(IndexOf(id)).store(kFreeBit, std::memory_order_release);
+    return;
+  }
+  const uint64_t next_generation = (uint64_t{GenerationOf(id)} + 1) << 32;
+  IdWord(IndexOf(id))
+      .store(next_generation | (uint64_t{free_id_} << 1) | kFreeBit, std::memory_order_release);
+  free_id_ = IndexOf(id);
+}
+
+Peer* PeerTable::NewPeer(PeerId id, const PublicKey& key, std::span<const Endpoint> endpoints) {
+  const size_t size = Peer::SizeFor(endpoints.size());
+  peer_bytes_ += size;
+  return Peer::Construct(::operator new (size, std::align_val_t{alignof(Peer)}), id, key,
+                         endpoints);
+}
+
+void PeerTable::FreePeer(void* peer, void* /*context*/) {
+  static_cast<Peer*>(peer)->~Peer();
+  ::operator delete (peer, std::align_val_t{alignof(Peer)});
+}
+
+void PeerTable::Retire(Peer* peer) {
+  peer_bytes_ -= Peer::SizeFor(peer->addresses().endpoints().size());
+  quiescence_->Retire(peer, FreePeer);
+}
+
+// Makes `peer` the owner of its addresses. Whoever had one and is not its predecessor is
+// remembered.
+void PeerTable::Own(Peer* peer, const Peer* predecessor) {
+  const auto list = peer->addresses().endpoints();
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (IsRelay(list[i])) continue;
+    ForgetEarlierOwner(list[i], peer->id());
+    uint64_t previous = 0;
+    // If no room could be made, the address is like one that is unknown: packets from it still
+    // reach the embedder (RECV-4).
+    by_address_.Put(list[i], AddressTraits::Entry(peer, i), &previous);
+    const Peer* owner = AddressTraits::PeerOf(previous);
+    if (owner != nullptr && owner != predecessor) earlier_owners_[list[i]].push_back(owner->id());
+  }
+}
+
+// Ends the ownership of what `peer` lists and `successor`, if there is one, does not.
+void PeerTable::LetGo(const Peer* peer, const Peer* successor) {
+  for (const Endpoint& address : peer->addresses().endpoints()) {
+    if (IsRelay(address)) continue;
+    if (successor != nullptr && successor->addresses().IndexOf(address) >= 0) continue;
+    if (FindByAddress(address) == peer) {
+      HandBack(address);
+    } else {
+      ForgetEarlierOwner(address, peer->id());
+    }
+  }
+}
+
+// Gives an address that its owner left to the one before, or to nobody.
+void PeerTable::HandBack(const Endpoint& address) {
+  const auto earlier = earlier_owners_.find(address);
+  if (earlier == earlier_owners_.end()) {
+    by_address_.Erase(address);
+    return;
+  }
+  Peer* peer = FindById(earlier->second.back());
+  earlier->second.pop_back();
+  if (earlier->second.empty()) earlier_owners_.erase(earlier);
+  uint64_t previous = 0;
+  by_address_.Put(
+      address, AddressTraits::Entry(peer, static_cast<size_t>(peer->addresses().IndexOf(address))),
+      &previous);
+}
+
+void PeerTable::ForgetEarlierOwner(const Endpoint& address, PeerId id) {
+  if (earlier_owners_.empty()) return;
+  const auto earlier = earlier_owners_.find(address);
+  if (earlier == earlier_owners_.end()) return;
+  std::erase(earlier->second, id);
+  if (earlier->second.empty()) earlier_owners_.erase(earlier);
+}
+
+}  // namespace ringsock

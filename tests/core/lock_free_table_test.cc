@@ -1,0 +1,281 @@
+// Tests of the lock-free table: random steps against a std::map, hashes that collide on purpose,
+// growth and shrinking with bounded steps, and readers beside a writer that works flat out.
+#include "core/lock_free_table.h"
+
+#include <map>
+#include <memory>
+#include <random>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+
+namespace ringsock {
+namespace {
+
+struct alignas(16) Item {
+  uint64_t key = 0;
+  uint64_t version = 0;
+};
+
+uint64_t Mix(uint64_t x) {
+  x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+  x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+  return x ^ (x >> 31);
+}
+
+struct GoodHash {
+  static uint64_t Of(uint64_t key, uint64_t seed) { return Mix(key ^ seed); }
+};
+// 256 values in all, so that keys crowd into the same lines and even share whole hashes.
+struct CrowdedHash {
+  static uint64_t Of(uint64_t key, uint64_t) { return Mix(key % 256); }
+};
+struct ConstantHash {
+  static uint64_t Of(uint64_t, uint64_t) { return 0; }
+};
+
+template <typename HashFunction>
+struct ItemTraits {
+  using Key = uint64_t;
+  static uint64_t Entry(const Item* item) { return reinterpret_cast<uintptr_t>(item); }
+  static const Item* ItemOf(uint64_t entry) { return reinterpret_cast<const Item*>(entry); }
+  static uint64_t Hash(uint64_t key, uint64_t seed) { return HashFunction::Of(key, seed); }
+  static uint64_t KeyOf(uint64_t entry) { return ItemOf(entry)->key; }
+  static bool Equal(uint64_t entry, uint64_t key) { return ItemOf(entry)->key == key; }
+  static const void* LineOf(uint64_t entry) { return ItemOf(entry); }
+};
+
+using Good = ItemTraits<GoodHash>;
+
+void FreeItem(void* item, void* /*context*/) { delete static_cast<Item*>(item); }
+void Free(uint64_t entry) { FreeItem(reinterpret_cast<Item*>(entry), nullptr); }
+
+template <typename Traits>
+void RandomSteps(uint32_t seed, int steps, uint64_t keys) {
+  Quiescence quiescence;
+  LockFreeTable<Traits> table(&quiescence, seed);
+  std::map<uint64_t, uint64_t> model;
+  std::mt19937_64 random(seed);
+  for (int step = 0; step < steps; ++step) {
+    const uint64_t key = random() % keys;
+    // Phases that mostly grow and phases that mostly shrink.
+    const bool growing = (step / 2000) % 2 == 0;
+    if (random() % 8 < (growing ? 6u : 2u)) {
+      const auto* item = new Item{key, random()};
+      uint64_t previous = 1;
+      ASSERT_TRUE(table.Put(key, Traits::Entry(item), &previous));
+      const auto at = model.find(key);
+      ASSERT_EQ(previous != 0, at != model.end());
+      if (previous != 0) {
+        ASSERT_EQ(Traits::ItemOf(previous)->version, at->second);
+        Free(previous);
+      }
+      model[key] = item->version;
+    } else {
+      const uint64_t entry = table.Erase(key);
+      ASSERT_EQ(entry != 0, model.erase(key) == 1);
+      if (entry != 0) Free(entry);
+    }
+    ASSERT_EQ(table.size(), model.size());
+    const uint64_t other = random() % keys;
+    const uint64_t found = table.Find(other);
+    ASSERT_EQ(found != 0, model.count(other) == 1);
+    if (found != 0) {
+      ASSERT_EQ(Traits::ItemOf(found)->version, model[other]);
+    }
+    if (step % 4096 == 0) quiescence.Reclaim();
+  }
+  for (const auto& [key, version] : model) {
+    const uint64_t entry = table.Erase(key);
+    ASSERT_NE(entry, 0u);
+    ASSERT_EQ(Traits::ItemOf(entry)->version, version);
+    Free(entry);
+  }
+  EXPECT_EQ(table.size(), 0u);
+}
+
+TEST(LockFreeTableTest, RandomStepsMatchAMap) {
+  RandomSteps<Good>(1, 20000, 50);
+  RandomSteps<Good>(2, 60000, 3000);
+  RandomSteps<Good>(3, 200000, 60000);
+}
+
+TEST(LockFreeTableTest, CrowdedHashesMatchAMap) {
+  RandomSteps<ItemTraits<CrowdedHash>>(4, 40000, 600);
+}
+
+// Keys that cannot be told apart: the bound on probing holds, and the table stays as it was.
+TEST(LockFreeTableTest, EqualHashesAreRefusedBeyondTheBound) {
+  using Traits = ItemTraits<ConstantHash>;
+  Quiescence quiescence;
+  LockFreeTable<Traits> table(&quiescence, 0);
+  std::vector<std::unique_ptr<Item>> items;
+  uint64_t refused = 0;
+  for (uint64_t key = 0; key < 80; ++key) {
+    items.push_back(std::make_unique<Item>(Item{key, 0}));
+    uint64_t previous = 0;
+    refused += !table.Put(key, Traits::Entry(items.back().get()), &previous);
+  }
+  EXPECT_EQ(refused, 80u - 64u);
+  EXPECT_EQ(table.size(), 64u);
+  for (uint64_t key = 0; key < 80; ++key) EXPECT_EQ(table.Find(key) != 0, key < 64);
+  uint64_t previous = 0;
+  EXPECT_TRUE(table.Put(5, Traits::Entry(items[5].get()), &previous));  // a replacement fits
+  EXPECT_NE(table.Erase(7), 0u);
+  EXPECT_TRUE(table.Put(70, Traits::Entry(items[70].get()), &previous));
+  EXPECT_NE(table.Find(70), 0u);
+}
+
+TEST(LockFreeTableTest, MemoryFollowsTheNumberOfEntriesBothWays) {
+  Quiescence quiescence;
+  LockFreeTable<Good> table(&quiescence, 9);
+  const size_t empty = table.MemoryUsed();
+  std::vector<Item> items(100000);
+  uint64_t previous = 0;
+  for (uint64_t i = 0; i < items.size(); ++i) {
+    items[i].key = i;
+    ASSERT_TRUE(table.Put(i, Good::Entry(&items[i]), &previous));
+    if (i > 1000) {
+      ASSERT_LE(table.capacity(), 3 * i);
+    }
+    quiescence.Reclaim();
+  }
+  EXPECT_LE(table.MemoryUsed(), 26 * items.size());
+  for (uint64_t i = 0; i < items.size(); ++i) table.Erase(i);
+  EXPECT_EQ(table.size(), 0u);
+  // Segments shrink to their least size; the directory stays.
+  EXPECT_LE(table.MemoryUsed(), empty * 100);
+}
+
+// A table whose entries come and go forever does not fill up with tombstones.
+TEST(LockFreeTableTest, TurnoverDoesNotGrowTheTable) {
+  Quiescence quiescence;
+  LockFreeTable<Good> table(&quiescence, 10);
+  std::vector<Item> items(3000);
+  uint64_t previous = 0;
+  size_t largest = 0;
+  for (uint64_t i = 0; i < 300000; ++i) {
+    Item& item = items[i % items.size()];
+    if (i >= items.size()) {
+      ASSERT_NE(table.Erase(item.key), 0u);
+    }
+    item.key = i;
+    ASSERT_TRUE(table.Put(i, Good::Entry(&item), &previous));
+    largest = std::max(largest, table.capacity());
+    if (i % 64 == 0) quiescence.Reclaim();
+  }
+  EXPECT_LE(largest, 8192u);
+}
+
+// No single update replaces more than a segment or the directory.
+TEST(LockFreeTableTest, EveryUpdateIsBounded) {
+  Quiescence quiescence;
+  LockFreeTable<Good> table(&quiescence, 11);
+  std::vector<Item> items(200000);
+  uint64_t previous = 0;
+  size_t most = 0;
+  for (uint64_t i = 0; i < items.size(); ++i) {
+    items[i].key = i;
+    const size_t before = quiescence.pending();
+    ASSERT_TRUE(table.Put(i, Good::Entry(&items[i]), &previous));
+    most = std::max(most, quiescence.pending() - before);
+    if (i % 1024 == 0) quiescence.Reclaim();
+  }
+  EXPECT_LE(most, 2u);
+}
+
+TEST(LockFreeTableTest, BatchesFindTheSame) {
+  Quiescence quiescence;
+  LockFreeTable<Good> table(&quiescence, 12);
+  std::vector<Item> items(5000);
+  uint64_t previous = 0;
+  for (uint64_t i = 0; i < items.size(); ++i) {
+    items[i].key = i * 2;
+    ASSERT_TRUE(table.Put(i * 2, Good::Entry(&items[i]), &previous));
+  }
+  std::mt19937 random(1);
+  for (size_t size = 0; size < 70; ++size) {
+    std::vector<uint64_t> keys(size), out(size, 99);
+    std::vector<const uint64_t*> pointers;
+    for (uint64_t& key : keys) {
+      key = random() % 10000;
+      pointers.push_back(&key);
+      table.Prefetch(key);
+      table.PrefetchEntry(key);
+    }
+    table.FindBatch(pointers, out.data());
+    for (size_t i = 0; i < size; ++i) ASSERT_EQ(out[i], table.Find(keys[i]));
+  }
+}
+
+// Readers look for three kinds of keys while a writer changes the table through all its sizes: some
+// are always there and must always be found, some never, and some come and go. What is found must
+// be alive and have the right key; freed items are overwritten first.
+TEST(LockFreeTableThreadTest, ReadersBesideAWriterFlatOut) {
+  constexpr uint64_t kStable = 512;
+  constexpr uint64_t kChanging = 20000;
+  Quiescence quiescence;
+  LockFreeTable<Good> table(&quiescence, 13);
+  uint64_t previous = 0;
+  for (uint64_t key = 0; key < kStable; ++key) {
+    ASSERT_TRUE(table.Put(key, Good::Entry(new Item{key, 1}), &previous));
+  }
+  std::atomic<bool> stop{false};
+  std::atomic<uint64_t> lost{0}, wrong{0}, hits{0};
+  std::vector<std::thread> readers;
+  for (uint32_t r = 0; r < 3; ++r) {
+    readers.emplace_back([&, r] {
+      auto reader = *quiescence.Register();
+      reader.Online();
+      std::mt19937_64 random(r);
+      while (!stop) {
+        for (int k = 0; k < 16; ++k) {
+          const uint64_t stable = random() % kStable;
+          const uint64_t entry = table.Find(stable);
+          lost += entry == 0;
+          wrong += entry != 0 && Good::KeyOf(entry) != stable;
+          const uint64_t changing = kStable + random() % kChanging;
+          const uint64_t maybe = table.Find(changing);
+          hits += maybe != 0;
+          wrong +=
+              maybe != 0 && (Good::KeyOf(maybe) != changing || Good::ItemOf(maybe)->version == 0);
+          wrong += table.Find(UINT64_MAX - stable) != 0;
+        }
+        reader.Announce();
+      }
+    });
+  }
+  std::mt19937_64 random(99);
+  const auto retire = [&quiescence](uint64_t entry) {
+    quiescence.Retire(reinterpret_cast<Item*>(entry), [](void* item, void* context) {
+      *static_cast<Item*>(item) = Item{UINT64_MAX, 0};
+      FreeItem(item, context);
+    });
+  };
+  for (int i = 0; i < 120000; ++i) {
+    const bool growing = (i / 30000) % 2 == 0;
+    if (i % 10 == 0) {  // replace a stable one in place
+      const uint64_t key = random() % kStable;
+      ASSERT_TRUE(table.Put(key, Good::Entry(new Item{key, 1}), &previous));
+    } else if (random() % 8 < (growing ? 7u : 1u)) {
+      const uint64_t key = kStable + random() % kChanging;
+      ASSERT_TRUE(table.Put(key, Good::Entry(new Item{key, 1}), &previous));
+    } else {
+      previous = table.Erase(kStable + random() % kChanging);
+    }
+    if (previous != 0) retire(previous);
+    quiescence.Reclaim();
+  }
+  stop = true;
+  for (std::thread& reader : readers) reader.join();
+  EXPECT_EQ(lost, 0u);
+  EXPECT_EQ(wrong, 0u);
+  EXPECT_GT(hits, 0u);
+  for (uint64_t key = 0; key < kStable + kChanging; ++key) {
+    if (const uint64_t entry = table.Erase(key)) Free(entry);
+  }
+}
+
+}  // namespace
+}  // namespace ringsock
