@@ -11,9 +11,9 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <unordered_map>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/endpoint.h"
@@ -143,6 +143,11 @@ class PeerTable {
     std::array<std::atomic<uint64_t>, kIdsPerChunk> words;
   };
 
+  // For endpoints that the embedder chose, so no seed.
+  struct EndpointHash {
+    size_t operator()(const Endpoint& endpoint) const { return HashEndpoint(endpoint, 0); }
+  };
+
   static uint32_t IndexOf(PeerId id) { return static_cast<uint32_t>(id); }
   static uint32_t GenerationOf(PeerId id) {
     return static_cast<uint32_t>(static_cast<uint64_t>(id) >> 32);
@@ -171,7 +176,7 @@ class PeerTable {
   uint32_t used_ids_ = 0;        // indices below have been used at some time
   uint32_t free_id_ = kNoIndex;  // head of the list of free indices
   // Earlier owners of addresses that a later peer took over, the latest last. Usually empty.
-  absl::flat_hash_map<Endpoint, std::vector<PeerId>> earlier_owners_;
+  std::unordered_map<Endpoint, std::vector<PeerId>, EndpointHash> earlier_owners_;
   size_t peer_bytes_ = 0;
 };
 

@@ -4,6 +4,7 @@
 #include "core/address_set.h"
 
 #include <fstream>
+#include <latch>
 #include <optional>
 #include <random>
 #include <string>
@@ -417,11 +418,14 @@ TEST(AddressSetThreadTest, NoReaderSeesATornAddress) {
   const auto set = AddressSet::New(kList);
   std::atomic<bool> stop{false};
   std::atomic<uint64_t> torn{0}, illegal{0}, seen_roam{0};
+  std::latch start(4);
   std::vector<std::thread> threads;
   for (uint32_t learner = 0; learner < 2; ++learner) {
     threads.emplace_back([&, learner] {
       std::mt19937 random(learner);
-      for (uint32_t i = 0; i < 60000; ++i) {
+      start.arrive_and_wait();
+      // On few cores the readers may not have run yet: go on until they have.
+      for (uint32_t i = 0; i < 60000 || seen_roam == 0; ++i) {
         switch (random() % 8) {
           case 0:
             set->Confirm(kGlobal);
@@ -440,6 +444,7 @@ TEST(AddressSetThreadTest, NoReaderSeesATornAddress) {
     threads.emplace_back([&, reader] {
       Destinations got;
       ManualClock clock;
+      start.arrive_and_wait();
       while (!stop) {
         clock.Advance(milliseconds(1));
         set->Choose(reader == 1 && clock.Now().time_since_epoch().count() % 7 == 0, clock.Now(),
@@ -460,7 +465,6 @@ TEST(AddressSetThreadTest, NoReaderSeesATornAddress) {
   for (std::thread& thread : threads) thread.join();
   EXPECT_EQ(torn, 0u);
   EXPECT_EQ(illegal, 0u);
-  EXPECT_GT(seen_roam, 0u);
   // Nobody left the set in a state that cannot learn.
   set->Confirm(kGlobal);
   EXPECT_EQ(set->Confirm(kRoam), PathChange::kRoamSet);

@@ -253,7 +253,7 @@ TEST(LockFreeTableThreadTest, ReadersBesideAWriterFlatOut) {
       FreeItem(item, context);
     });
   };
-  for (int i = 0; i < 120000; ++i) {
+  for (int i = 0; i < 120000 || hits == 0; ++i) {  // until the readers have run too
     const bool growing = (i / 30000) % 2 == 0;
     if (i % 10 == 0) {  // replace a stable one in place
       const uint64_t key = random() % kStable;
@@ -271,7 +271,6 @@ TEST(LockFreeTableThreadTest, ReadersBesideAWriterFlatOut) {
   for (std::thread& reader : readers) reader.join();
   EXPECT_EQ(lost, 0u);
   EXPECT_EQ(wrong, 0u);
-  EXPECT_GT(hits, 0u);
   for (uint64_t key = 0; key < kStable + kChanging; ++key) {
     if (const uint64_t entry = table.Erase(key)) Free(entry);
   }

@@ -404,7 +404,7 @@ TEST(PeerTableThreadTest, PeersAreRemovedWhileInUse) {
     });
   }
   std::mt19937 random(77);
-  for (int i = 0; i < 40000; ++i) {
+  for (int i = 0; i < 40000 || used == 0; ++i) {  // until the readers have run too
     const uint32_t n = 1 + random() % (kPeers - 1);
     const auto id = static_cast<PeerId>(ids[n].load(std::memory_order_relaxed));
     if (id != PeerId::kNone && random() % 2 == 0) {
@@ -427,7 +427,6 @@ TEST(PeerTableThreadTest, PeersAreRemovedWhileInUse) {
   for (std::thread& reader : readers) reader.join();
   EXPECT_EQ(wrong, 0u);
   EXPECT_EQ(lost, 0u);
-  EXPECT_GT(used, 0u);
   EXPECT_EQ(table.size(), 1u);
   EXPECT_EQ(quiescence.Reclaim(), 0u);
 }
