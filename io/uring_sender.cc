@@ -44,10 +44,11 @@ void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
 }
 
 void UringSender::Append(UringSocket& socket, const TxTrain& part) {
-  const size_t bucket = OrderBucket(socket, part.to);
-  if (count_ == capacity_ || train_in_submission_[bucket] == submission_) Flush();
+  if (count_ == capacity_) Flush();
+  // A chain must not be cut in two by entries of others that fill the queue.
+  if (count_ == 0 && ring_->room() < slots_.size()) ring_->Submit();
   const uint32_t packets = part.packets();
-  if (packets > 1) train_in_submission_[bucket] = submission_;
+  LinkBehindTrain(OrderBucket(socket, part.to), packets > 1);
   const bool zero_copy = part.slab != nullptr && packets >= ZeroCopyMemory::kMinPackets &&
                          zero_copy_.Use(part.to.ip, now_);
   if (part.slab != nullptr) {
@@ -56,12 +57,30 @@ void UringSender::Append(UringSocket& socket, const TxTrain& part) {
   Prepare(count_++, socket, part, zero_copy);
 }
 
+// Called before the request is prepared, which will be number `count_`.
+void UringSender::LinkBehindTrain(size_t bucket, bool is_train) {
+  LastSent& last = last_sent_[bucket];
+  if (last.submission == submission_) {
+    for (uint32_t i = last.index; i < count_; ++i) Link(slots_[i]);
+    last.index = count_;
+  } else if (is_train) {
+    last = {submission_, count_};
+  }
+}
+
+void UringSender::Link(Slot& slot) {
+  slot.linked = true;
+  slot.sqe->flags |= IOSQE_IO_LINK;
+  any_linked_ = true;
+}
+
 void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& part,
                           bool zero_copy) {
   Slot& slot = slots_[index];
   slot.train = part;
   slot.socket = &socket;
   slot.zero_copy = zero_copy;
+  slot.linked = false;
   slot.vector = {const_cast<std::byte*>(part.data), part.size};
   msghdr& header = slot.header;
   header.msg_name = &slot.to;
@@ -86,14 +105,21 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
   } else {
     io_uring_prep_sendmsg(sqe, socket.fd(), &header, MSG_DONTWAIT);
   }
+  slot.sqe = sqe;
 }
 
 void UringSender::SubmitAll(uint32_t requests) {
   outstanding_ += requests;
-  ring_->Submit();
+  if (any_linked_) {
+    // The kernel starts a linked request only when we ask it for completions.
+    ring_->SubmitAndWait(requests, kCompletionWait);
+  } else {
+    ring_->Submit();
+  }
+  any_linked_ = false;
   reap_();
   while (outstanding_ > 0) {
-    ring_->SubmitAndWait(kCompletionWait);
+    ring_->SubmitAndWait(1, kCompletionWait);
     reap_();
   }
 }
@@ -101,9 +127,25 @@ void UringSender::SubmitAll(uint32_t requests) {
 void UringSender::Flush() {
   if (count_ == 0) return;
   SubmitAll(count_);
-  for (uint32_t i = 0; i < count_; ++i) Finish(slots_[i]);
+  for (uint32_t i = 0; i < count_; ++i) {
+    if (slots_[i].result == -ECANCELED) Resume(i);
+    Finish(slots_[i]);
+  }
   count_ = 0;
   ++submission_;
+}
+
+// Submits the rest of a chain again, of which the request before `index` has failed and is done
+// with.
+void UringSender::Resume(uint32_t index) {
+  uint32_t end = index;
+  for (bool more = true; more; ++end) {
+    Slot& slot = slots_[end];
+    more = slot.linked;
+    Prepare(end, *slot.socket, slot.train, slot.zero_copy);
+    if (more) Link(slot);
+  }
+  SubmitAll(end - index);
 }
 
 void UringSender::OnSent(CompletionTag tag, int result, bool more) {
