@@ -10,8 +10,8 @@ namespace ringsock {
 
 using Duration = std::chrono::nanoseconds;
 
-// A point on the monotonic time line. Its zero has no meaning; only differences do. `Instant::max()`
-// is "never".
+// A point on the monotonic time line. Its zero has no meaning; only differences do.
+// `Instant::max()` is "never".
 struct MonotonicTimeline {
   using rep = int64_t;
   using period = std::nano;

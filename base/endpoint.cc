@@ -15,9 +15,15 @@ namespace {
 constexpr std::array<uint8_t, 12> kV4Prefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr uint32_t kRelayAddress = (127u << 24) | (3u << 16) | (3u << 8) | 40u;
 
+bool AllDigits(absl::string_view text) {
+  return !text.empty() &&
+         std::all_of(text.begin(), text.end(), [](char c) { return c >= '0' && c <= '9'; });
+}
+
 absl::StatusOr<uint32_t> ParseZone(absl::string_view zone) {
   uint32_t index = 0;
-  if (absl::SimpleAtoi(zone, &index) && index != 0) return index;
+  // SimpleAtoi alone would take blanks and signs.
+  if (AllDigits(zone) && absl::SimpleAtoi(zone, &index) && index != 0) return index;
   index = if_nametoindex(std::string(zone).c_str());
   if (index == 0) return absl::InvalidArgumentError(absl::StrCat("no interface \"", zone, "\""));
   return index;
@@ -45,11 +51,15 @@ IpAddress IpAddress::V6(const std::array<uint8_t, 16>& bytes, uint32_t zone) {
   ip.bytes = bytes;
   // Kernels report a scope for multicast and link-local sources only; elsewhere it would make one
   // address compare unequal to itself.
-  if (ip.IsLinkLocal()) ip.zone = zone;
+  if (ip.IsLinkLocal() && !ip.IsV4()) ip.zone = zone;
   return ip;
 }
 
 absl::StatusOr<IpAddress> IpAddress::Parse(absl::string_view text) {
+  // The C functions below would stop at a zero byte and take what comes before it.
+  if (text.find('\0') != absl::string_view::npos) {
+    return absl::InvalidArgumentError("an IP address holds no zero byte");
+  }
   const std::vector<std::string> parts = absl::StrSplit(text, absl::MaxSplits('%', 1));
   in_addr v4;
   if (parts.size() == 1 && inet_pton(AF_INET, parts[0].c_str(), &v4) == 1) {
@@ -60,9 +70,9 @@ absl::StatusOr<IpAddress> IpAddress::Parse(absl::string_view text) {
     return absl::InvalidArgumentError(absl::StrCat("\"", text, "\" is not an IP address"));
   }
   if (parts.size() == 1) return V6(v6);
-  if (!V6(v6).IsLinkLocal()) {
+  if (V6(v6).IsV4() || !V6(v6).IsLinkLocal()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("\"", text, "\": only a link-local address takes a zone"));
+        absl::StrCat("\"", text, "\": only a link-local IPv6 address takes a zone"));
   }
   const absl::StatusOr<uint32_t> zone = ParseZone(parts[1]);
   if (!zone.ok()) return zone.status();
@@ -121,10 +131,8 @@ absl::StatusOr<Endpoint> Endpoint::Parse(absl::string_view text) {
     return error("brackets are for IPv6 addresses");
   }
   uint32_t port = 0;
-  const bool digits = !port_text.empty() && port_text.size() <= 5 &&
-                      std::all_of(port_text.begin(), port_text.end(),
-                                  [](char c) { return c >= '0' && c <= '9'; });
-  if (!digits || !absl::SimpleAtoi(port_text, &port) || port == 0 || port > 65535) {
+  if (!AllDigits(port_text) || port_text.size() > 5 || !absl::SimpleAtoi(port_text, &port) ||
+      port == 0 || port > 65535) {
     return error("the port is a number from 1 to 65535");
   }
   Endpoint endpoint;
@@ -158,8 +166,8 @@ Endpoint Endpoint::FromSockaddr(const sockaddr* address) {
   } else if (address->sa_family == AF_INET6) {
     sockaddr_in6 v6;
     std::memcpy(&v6, address, sizeof(v6));
-    endpoint.ip = IpAddress::V6(std::bit_cast<std::array<uint8_t, 16>>(v6.sin6_addr),
-                                v6.sin6_scope_id);
+    endpoint.ip =
+        IpAddress::V6(std::bit_cast<std::array<uint8_t, 16>>(v6.sin6_addr), v6.sin6_scope_id);
     endpoint.port = ntohs(v6.sin6_port);
   }
   return endpoint;

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -96,7 +97,9 @@ inline uint64_t HashEndpoint(const Endpoint& endpoint, uint64_t seed) {
     const auto product = static_cast<unsigned __int128>(a) * b;
     return static_cast<uint64_t>(product) ^ static_cast<uint64_t>(product >> 64);
   };
-  const uint64_t low = fold(words[0] ^ seed, words[1] ^ 0x9e3779b97f4a7c15u);
+  // The seed is in both factors: a factor the sender can make zero would cancel the other one.
+  const uint64_t low = fold(words[0] ^ seed ^ 0xe7037ed1a0b428dbu,
+                            words[1] ^ std::rotl(seed, 32) ^ 0x9e3779b97f4a7c15u);
   return fold(low ^ words[2] ^ 0xd6e8feb86659fd93u, seed ^ 0xa0761d6478bd642fu);
 }
 

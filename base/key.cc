@@ -3,6 +3,7 @@
 #include <sodium.h>
 
 #include <algorithm>
+#include <cstdlib>
 
 #include "absl/strings/str_cat.h"
 
@@ -12,33 +13,40 @@ namespace {
 constexpr size_t kHexLength = 2 * kKeySize;
 constexpr size_t kBase64Length = 44;
 
-// Never repeats the text in the error: it may be a secret.
-absl::StatusOr<std::array<uint8_t, kKeySize>> DecodeKey(absl::string_view text) {
-  std::array<uint8_t, kKeySize> bytes{};
-  size_t decoded = 0;
-  const char* end = nullptr;
-  if (text.size() == kHexLength &&
-      sodium_hex2bin(bytes.data(), bytes.size(), text.data(), text.size(), nullptr, &decoded,
-                     &end) == 0 &&
-      decoded == kKeySize) {
-    return bytes;
-  }
-  if (text.size() == kBase64Length &&
-      sodium_base642bin(bytes.data(), bytes.size(), text.data(), text.size(), nullptr, &decoded,
-                        &end, sodium_base64_VARIANT_ORIGINAL) == 0 &&
-      decoded == kKeySize && end == text.data() + text.size()) {
-    return bytes;
-  }
-  sodium_memzero(bytes.data(), bytes.size());
-  return absl::InvalidArgumentError(absl::StrCat(
-      "a key is 44 characters of base64 or 64 of hex, for 32 bytes; got ", text.size(),
-      " characters"));
+using KeyBytes = std::array<uint8_t, kKeySize>;
+
+// Chooses the fast implementations and opens the random source; to be done before any other call
+// and safe from several threads.
+void InitSodium() {
+  static const int result = sodium_init();
+  if (result < 0) std::abort();  // no random source: nothing good can follow
 }
 
-std::string EncodeBase64(const std::array<uint8_t, kKeySize>& bytes) {
+// Writes where the caller wipes it, so that no copy of a secret is left behind. The error never
+// repeats the text: it may be a secret. `bytes` is all zeroes after an error.
+absl::Status DecodeKey(absl::string_view text, KeyBytes* bytes) {
+  size_t decoded = 0;
+  const char* end = nullptr;
+  int result = -1;
+  if (text.size() == kHexLength) {
+    result =
+        sodium_hex2bin(bytes->data(), kKeySize, text.data(), text.size(), nullptr, &decoded, &end);
+  } else if (text.size() == kBase64Length) {
+    result = sodium_base642bin(bytes->data(), kKeySize, text.data(), text.size(), nullptr, &decoded,
+                               &end, sodium_base64_VARIANT_ORIGINAL);
+  }
+  if (result == 0 && decoded == kKeySize && end == text.data() + text.size()) {
+    return absl::OkStatus();
+  }
+  sodium_memzero(bytes->data(), kKeySize);
+  return absl::InvalidArgumentError(
+      absl::StrCat("a key is 44 characters of base64 or 64 of hex, for 32 bytes; got ", text.size(),
+                   " characters"));
+}
+
+std::string EncodeBase64(const KeyBytes& bytes) {
   char text[kBase64Length + 1];
-  sodium_bin2base64(text, sizeof(text), bytes.data(), bytes.size(),
-                    sodium_base64_VARIANT_ORIGINAL);
+  sodium_bin2base64(text, sizeof(text), bytes.data(), bytes.size(), sodium_base64_VARIANT_ORIGINAL);
   std::string result(text, kBase64Length);
   sodium_memzero(text, sizeof(text));
   return result;
@@ -47,9 +55,9 @@ std::string EncodeBase64(const std::array<uint8_t, kKeySize>& bytes) {
 }  // namespace
 
 absl::StatusOr<PublicKey> PublicKey::Parse(absl::string_view base64_or_hex) {
-  const auto bytes = DecodeKey(base64_or_hex);
-  if (!bytes.ok()) return bytes.status();
-  const PublicKey key{*bytes};
+  PublicKey key;
+  const absl::Status decoded = DecodeKey(base64_or_hex, &key.bytes);
+  if (!decoded.ok()) return decoded;
   if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no peer's key");
   return key;
 }
@@ -85,10 +93,9 @@ PrivateKey& PrivateKey::operator=(PrivateKey&& other) noexcept {
 PrivateKey::~PrivateKey() { sodium_memzero(bytes_.data(), bytes_.size()); }
 
 absl::StatusOr<PrivateKey> PrivateKey::Parse(absl::string_view base64_or_hex) {
-  auto bytes = DecodeKey(base64_or_hex);
-  if (!bytes.ok()) return bytes.status();
-  PrivateKey key = FromBytes(*bytes);
-  sodium_memzero(bytes->data(), bytes->size());
+  PrivateKey key;
+  const absl::Status decoded = DecodeKey(base64_or_hex, &key.bytes_);
+  if (!decoded.ok()) return decoded;
   if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no private key");
   return key;
 }
@@ -100,6 +107,7 @@ PrivateKey PrivateKey::FromBytes(const std::array<uint8_t, kKeySize>& bytes) {
 }
 
 PrivateKey PrivateKey::Generate() {
+  InitSodium();
   PrivateKey key;
   randombytes_buf(key.bytes_.data(), key.bytes_.size());
   key.bytes_[0] &= 248;
@@ -110,6 +118,7 @@ PrivateKey PrivateKey::Generate() {
 bool PrivateKey::IsZero() const { return sodium_is_zero(bytes_.data(), bytes_.size()) == 1; }
 
 PublicKey PrivateKey::Public() const {
+  InitSodium();
   PublicKey key;
   crypto_scalarmult_base(key.bytes.data(), bytes_.data());
   return key;

@@ -25,7 +25,9 @@ class RateLimit {
   explicit RateLimit(Duration interval) : interval_(interval) {}
   bool Allow(Instant now) {
     if (now < next_) return false;
-    next_ = now + interval_;
+    // An interval that reaches past the end of time lets nothing more through.
+    const bool for_ever = now > Instant{} && interval_ > Instant::max() - now;
+    next_ = for_ever ? Instant::max() : now + interval_;
     return true;
   }
 

@@ -61,14 +61,14 @@ class SpscRing {
     return &slots_[head & mask_];
   }
   // Consumer: gives the slot of Front() back to the producer.
-  void Pop() {
-    head_.store(head_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
-  }
+  void Pop() { head_.store(head_.load(std::memory_order_relaxed) + 1, std::memory_order_release); }
 
   // Any thread: a snapshot that may be stale by the time it is read.
   size_t size() const {
     const size_t head = head_.load(std::memory_order_acquire);
-    return tail_.load(std::memory_order_acquire) - head;
+    const size_t size = tail_.load(std::memory_order_acquire) - head;
+    // The head may have moved on meanwhile, and let the tail pass.
+    return size <= capacity() ? size : capacity();
   }
 
  private:
