@@ -59,7 +59,7 @@ using SocketId = uint32_t;
 struct UdpConfig {
   Endpoint bind;               // the address family follows from it; port 0 lets the kernel choose
   bool reuse_port = false;     // several loops share one port; the kernel spreads remote addresses
-  std::string device;          // hold the socket to this network device (SO_BINDTODEVICE); "" = any
+  std::string device = {};     // hold the socket to this network device (SO_BINDTODEVICE); "" = any
   bool local_address = false;  // fill RxTrain::to (IP_PKTINFO / IPV6_RECVPKTINFO)
   int receive_buffer = kDefaultSocketBuffer;  // bytes; SO_RCVBUFFORCE first, then SO_RCVBUF
   int send_buffer = kDefaultSocketBuffer;

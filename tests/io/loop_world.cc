@@ -6,6 +6,7 @@
 
 #include "base/log.h"
 #include "io/mmsg_loop.h"
+#include "io/sim_network.h"
 #include "io/uring.h"
 #include "io/uring_loop.h"
 
@@ -40,6 +41,33 @@ class RealWorld final : public World {
   std::vector<std::unique_ptr<Loop>> loops_;
 };
 
+// Loops on hosts of a simulated network, a short delay apart.
+class SimWorld final : public World {
+ public:
+  ~SimWorld() override {
+    if (testing::Test::HasFailure()) Log().error("{}", network_.Describe());
+    loops_.clear();
+  }
+
+  Loop& Add(const LoopOptions& options) override {
+    const size_t index = loops_.size();
+    const HostId host = network_.AddHost("host" + std::to_string(index),
+                                         {Address(index, true), Address(index, false)});
+    network_.uplink(host).options.delay = std::chrono::microseconds(50);
+    return *loops_.emplace_back(network_.CreateLoop(host, options));
+  }
+  IpAddress Address(size_t index, bool v4) override {
+    const auto last = static_cast<uint8_t>(index + 1);
+    if (v4) return IpAddress::V4(198, 51, 100, last);
+    return IpAddress::V6({0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last});
+  }
+  void Turn() override { network_.RunFor(std::chrono::microseconds(100)); }
+
+ private:
+  SimNetwork network_{/*seed=*/1};
+  std::vector<std::unique_ptr<SimLoop>> loops_;
+};
+
 std::string OffloadName(const WorldParam& param) {
   if (param.gso && param.gro) return "";
   return std::string(param.gso ? "" : "NoGso") + (param.gro ? "" : "NoGro");
@@ -51,6 +79,7 @@ const std::vector<WorldFactory>& AllWorlds() {
   static const auto* const worlds = [] {
     auto* result = new std::vector<WorldFactory>{
         {"Mmsg", true, [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
+        {"Simulated", false, [] { return std::make_unique<SimWorld>(); }},
     };
     if (const absl::Status probe = ProbeUring(); probe.ok()) {
       result->push_back(
