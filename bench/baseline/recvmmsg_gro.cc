@@ -1,0 +1,103 @@
+// Many trains per system call: the kernel hands over merged datagrams and splits them again.
+#include <sys/socket.h>
+
+#include <cerrno>
+#include <cstring>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "bench/baseline/baseline.h"
+#include "bench/baseline/gro.h"
+
+namespace ringsock::bench {
+namespace {
+
+constexpr size_t kTrain = 65536;
+
+struct Control {
+  alignas(cmsghdr) char bytes[CMSG_SPACE(sizeof(int))];
+};
+
+struct Batch {
+  explicit Batch(uint32_t n)
+      : buffers(kTrain * n),
+        from(n),
+        rx_vectors(n),
+        tx_vectors(n),
+        rx_controls(n),
+        tx_controls(n),
+        rx(n),
+        tx(n),
+        packets(n) {
+    for (uint32_t i = 0; i < n; ++i) {
+      rx_vectors[i] = {&buffers[kTrain * i], kTrain};
+      rx[i].msg_hdr.msg_name = &from[i];
+      rx[i].msg_hdr.msg_iov = &rx_vectors[i];
+      rx[i].msg_hdr.msg_iovlen = 1;
+      rx[i].msg_hdr.msg_control = rx_controls[i].bytes;
+      tx[i].msg_hdr.msg_iov = &tx_vectors[i];
+      tx[i].msg_hdr.msg_iovlen = 1;
+      tx[i].msg_hdr.msg_namelen = sizeof(sockaddr_in);
+    }
+  }
+
+  std::vector<char> buffers;
+  std::vector<sockaddr_in> from;
+  std::vector<iovec> rx_vectors, tx_vectors;
+  std::vector<Control> rx_controls;
+  std::vector<SegmentControl> tx_controls;
+  std::vector<mmsghdr> rx, tx;
+  std::vector<uint64_t> packets;  // in each train to send
+};
+
+void SendAll(const Baseline& b, Batch* batch, uint32_t count) {
+  uint32_t done = 0;
+  while (done < count) {
+    const int sent = sendmmsg(b.fd, &batch->tx[done], count - done, 0);
+    if (sent <= 0) {
+      b.totals->failed += batch->packets[done++];
+      continue;
+    }
+    for (int i = 0; i < sent; ++i) b.totals->sent += batch->packets[done++];
+  }
+}
+
+}  // namespace
+
+absl::Status RunRecvmmsgGro(const Baseline& b) {
+  const int on = 1;
+  if (setsockopt(b.fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0) {
+    return absl::UnavailableError(absl::StrCat("UDP_GRO: ", std::strerror(errno)));
+  }
+  Batch batch(b.batch);
+  while (!b.stop->load(std::memory_order_relaxed)) {
+    for (mmsghdr& message : batch.rx) {
+      message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
+      message.msg_hdr.msg_controllen = sizeof(Control);
+    }
+    const int n = recvmmsg(b.fd, batch.rx.data(), b.batch, MSG_WAITFORONE, nullptr);
+    uint32_t count = 0;
+    for (int i = 0; i < n; ++i) {
+      const uint32_t size = batch.rx[i].msg_len;
+      const uint32_t segment = ReceivedSegment(batch.rx[i].msg_hdr, size);
+      const uint64_t packets = PacketsOf(size, segment);
+      b.Received(packets);
+      if (b.receive_only) continue;
+      const sockaddr_in* to = b.routes->Find(batch.from[i]);
+      if (to == nullptr) {
+        b.totals->unknown += packets;
+        continue;
+      }
+      batch.packets[count] = packets;
+      batch.tx_vectors[count] = {batch.rx_vectors[i].iov_base, size};
+      msghdr& message = batch.tx[count].msg_hdr;
+      message.msg_name = const_cast<sockaddr_in*>(to);
+      SetSegment(&message, &batch.tx_controls[count], size, segment);
+      ++count;
+    }
+    SendAll(b, &batch, count);
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace ringsock::bench

@@ -1,0 +1,129 @@
+// Runs a hand-written loop as a subject: a thread per core, each with a socket of its own that
+// shares the port.
+#include <sys/time.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <deque>
+#include <thread>
+
+#include "absl/strings/str_cat.h"
+#include "bench/baseline/baseline.h"
+#include "bench/sockets.h"
+#include "bench/subject.h"
+
+namespace ringsock::bench {
+namespace {
+
+absl::Status RunLoop(SubjectKind kind, const Baseline& baseline) {
+  switch (kind) {
+    case SubjectKind::kRecvfrom:
+      return RunRecvfrom(baseline);
+    case SubjectKind::kRecvmmsg:
+      return RunRecvmmsg(baseline);
+    case SubjectKind::kRecvmmsgGro:
+      return RunRecvmmsgGro(baseline);
+    case SubjectKind::kUring:
+      return RunUring(baseline);
+    default:
+      return absl::InternalError("not a hand-written loop");
+  }
+}
+
+sockaddr_in ToV4(const Endpoint& endpoint) {
+  sockaddr_storage storage = {};
+  endpoint.ToSockaddr(&storage);
+  sockaddr_in address;
+  std::memcpy(&address, &storage, sizeof(address));
+  return address;
+}
+
+RouteTable MakeRoutes(const SubjectConfig& config) {
+  RouteTable routes;
+  for (size_t i = 0; i < config.peers.size(); ++i) {
+    const size_t to = config.mode == Mode::kForward ? i ^ 1 : i;
+    routes.Add(ToV4(config.peers[i]), ToV4(config.peers[to]));
+  }
+  return routes;
+}
+
+struct Worker {
+  int fd = -1;
+  BaselineTotals totals;
+  absl::Status status;
+  std::thread thread;
+};
+
+absl::Status OpenWorker(const SubjectConfig& config, uint16_t port, Worker* worker) {
+  const absl::StatusOr<int> fd =
+      OpenUdpSocket({.ip = config.address, .port = port}, config.socket_buffer);
+  if (!fd.ok()) return fd.status();
+  worker->fd = *fd;
+  const timeval timeout = {.tv_sec = 0, .tv_usec = 20'000};
+  if (setsockopt(*fd, SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) != 0) {
+    return absl::InternalError(absl::StrCat("SO_RCVTIMEO: ", std::strerror(errno)));
+  }
+  return absl::OkStatus();
+}
+
+void Account(const std::deque<Worker>& workers, SubjectTotals* totals) {
+  uint64_t unknown = 0;
+  uint64_t failed = 0;
+  for (const Worker& worker : workers) {
+    totals->received += worker.totals.received;
+    totals->sent += worker.totals.sent;
+    unknown += worker.totals.unknown;
+    failed += worker.totals.failed;
+  }
+  totals->AddReason("unknown source", unknown);
+  totals->AddReason("send failed", failed);
+}
+
+}  // namespace
+
+absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shared,
+                                const SubjectHooks& hooks) {
+  const RouteTable routes = MakeRoutes(config);
+  std::atomic<bool> stop{false};
+  std::deque<Worker> workers(config.cores.size());
+  uint16_t port = 0;
+  for (Worker& worker : workers) {
+    const absl::Status status = OpenWorker(config, port, &worker);
+    if (!status.ok()) return status;
+    port = LocalPort(worker.fd);
+  }
+  std::atomic<uint32_t> failed{0};
+  for (size_t i = 0; i < workers.size(); ++i) {
+    workers[i].thread = std::thread([&, i] {
+      PinThisThread({config.cores[i]});
+      Worker& worker = workers[i];
+      worker.status = RunLoop(config.spec.kind, {.fd = worker.fd,
+                                                 .routes = &routes,
+                                                 .receive_only = config.mode == Mode::kReceive,
+                                                 .batch = std::max(config.spec.batch, 1u),
+                                                 .stop = &stop,
+                                                 .feedback = &shared->received,
+                                                 .totals = &worker.totals});
+      if (!worker.status.ok()) failed.fetch_add(1);
+    });
+  }
+  // A loop that cannot be set up says so at once.
+  usleep(2000);
+  shared->port = port;
+  if (failed.load() == 0) {
+    hooks.ready(hooks.context);
+    hooks.wait(hooks.context);
+  }
+  stop = true;
+  for (Worker& worker : workers) worker.thread.join();
+  for (Worker& worker : workers) {
+    if (!worker.status.ok()) return worker.status;
+    close(worker.fd);
+  }
+  Account(workers, &shared->totals);
+  return absl::OkStatus();
+}
+
+}  // namespace ringsock::bench

@@ -1,0 +1,333 @@
+// The command line of ringsock-bench.
+#include "bench/options.h"
+
+#include <cmath>
+#include <functional>
+#include <map>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "bench/wire.h"
+
+namespace ringsock::bench {
+namespace {
+
+absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view wanted) {
+  return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": ", wanted));
+}
+
+absl::Status ParseUint(absl::string_view flag, absl::string_view text, uint32_t low, uint32_t high,
+                       uint32_t* out) {
+  uint32_t value;
+  if (!absl::SimpleAtoi(text, &value) || value < low || value > high) {
+    return Bad(flag, text, absl::StrCat("must be a whole number from ", low, " to ", high));
+  }
+  *out = value;
+  return absl::OkStatus();
+}
+
+absl::Status ParseNumber(absl::string_view flag, absl::string_view text, double low, double high,
+                         double* out) {
+  double value;
+  if (!absl::SimpleAtod(text, &value) || !(value >= low && value <= high)) {
+    return Bad(flag, text, absl::StrFormat("must be a number from %g to %g", low, high));
+  }
+  *out = value;
+  return absl::OkStatus();
+}
+
+// "250000", "250k" or "1.5M".
+absl::Status ParseRate(absl::string_view flag, absl::string_view text, double* out) {
+  double factor = 1;
+  absl::string_view digits = text;
+  if (absl::EndsWithIgnoreCase(text, "k")) factor = 1e3;
+  if (absl::EndsWithIgnoreCase(text, "m")) factor = 1e6;
+  if (factor != 1) digits.remove_suffix(1);
+  double value;
+  if (!absl::SimpleAtod(digits, &value) || !(value * factor >= 0 && value * factor <= 1e9)) {
+    return Bad(flag, text, "must be packets a second such as 250000, 250k or 1.5M; 0 is flat out");
+  }
+  *out = value * factor;
+  return absl::OkStatus();
+}
+
+absl::Status ParseTopology(absl::string_view flag, absl::string_view text, TopologyKind* out) {
+  for (const TopologyKind kind :
+       {TopologyKind::kLoopback, TopologyKind::kVeth, TopologyKind::kNicLike}) {
+    if (text == TopologyName(kind)) {
+      *out = kind;
+      return absl::OkStatus();
+    }
+  }
+  return Bad(flag, text, "must be loopback, veth or niclike");
+}
+
+struct KnownSubject {
+  SubjectKind kind;
+  const char* name;
+  std::vector<uint32_t> batches;  // tried when none is given; empty: no such knob
+};
+
+const std::vector<KnownSubject>& KnownSubjects() {
+  static const auto* subjects = new std::vector<KnownSubject>{
+      {SubjectKind::kRecvfrom, "recvfrom", {}},
+      {SubjectKind::kRecvmmsg, "recvmmsg", {32}},
+      {SubjectKind::kRecvmmsgGro, "recvmmsg+gro", {4, 6, 8}},
+      {SubjectKind::kUring, "uring", {}},
+      {SubjectKind::kRingsockUring, "ringsock", {}},
+      {SubjectKind::kRingsockMmsg, "ringsock-mmsg", {}},
+  };
+  return *subjects;
+}
+
+void AddSubject(const KnownSubject& known, uint32_t batch, std::vector<SubjectSpec>* out) {
+  if (known.batches.empty() || batch != 0) {
+    out->push_back({known.kind, known.name, batch});
+    return;
+  }
+  for (const uint32_t each : known.batches) out->push_back({known.kind, known.name, each});
+}
+
+// "recvmmsg+gro" or "recvmmsg+gro:8".
+absl::Status AddNamed(absl::string_view item, std::vector<SubjectSpec>* out) {
+  const std::pair<absl::string_view, absl::string_view> parts =
+      absl::StrSplit(item, absl::MaxSplits(':', 1));
+  std::string names;
+  for (const KnownSubject& known : KnownSubjects()) {
+    absl::StrAppend(&names, names.empty() ? "" : ", ", known.name);
+    if (parts.first != known.name) continue;
+    uint32_t batch = 0;
+    if (absl::StrContains(item, ':')) {
+      if (known.batches.empty()) return Bad("--subjects", item, "this one has no batch size");
+      const absl::Status status = ParseUint("--subjects (batch)", parts.second, 1, 64, &batch);
+      if (!status.ok()) return status;
+    }
+    AddSubject(known, batch, out);
+    return absl::OkStatus();
+  }
+  return Bad("--subjects", item, absl::StrCat("no such subject; known are ", names, " and all"));
+}
+
+using Setter = std::function<absl::Status(absl::string_view flag, absl::string_view value)>;
+
+Setter Uint(uint32_t low, uint32_t high, uint32_t* out) {
+  return [=](absl::string_view flag, absl::string_view value) {
+    return ParseUint(flag, value, low, high, out);
+  };
+}
+
+Setter Number(double low, double high, double* out) {
+  return [=](absl::string_view flag, absl::string_view value) {
+    return ParseNumber(flag, value, low, high, out);
+  };
+}
+
+std::map<std::string, Setter> Flags(Options* o) {
+  Traffic* t = &o->traffic;
+  return {
+      {"--rounds", Uint(1, 1000, &o->rounds)},
+      {"--seconds", Number(0.05, 3600, &o->seconds)},
+      {"--warmup", Number(0, 60, &o->warmup)},
+      {"--size", Uint(kMinSize, io::kMaxDatagram, &t->size)},
+      {"--train", Uint(1, io::kMaxTrainPackets, &t->train)},
+      {"--peers", Uint(1, 1u << 20, &t->peers)},
+      {"--window", Uint(1, 1u << 20, &t->window)},
+      {"--shards", Uint(1, 1024, &o->shards)},
+      {"--load-threads", Uint(1, 64, &o->load_threads)},
+      {"--check", Uint(1, 1u << 20, &o->check)},
+      {"--rate", [=](auto flag, auto value) { return ParseRate(flag, value, &t->rate); }},
+      {"--topology", [=](auto flag, auto v) { return ParseTopology(flag, v, &o->topology); }},
+      {"--json",
+       [=](auto flag, auto value) {
+         o->json = std::string(value);
+         return value.empty() ? Bad(flag, value, "must be a file name or -") : absl::OkStatus();
+       }},
+      {"--subjects",
+       [=](auto, auto value) {
+         auto subjects = ParseSubjects(value);
+         if (subjects.ok()) o->subjects = *std::move(subjects);
+         return subjects.status();
+       }},
+      {"--engine-options", [=](auto, auto value) { return ParseEngineOptions(value, &o->engine); }},
+  };
+}
+
+// The rules between flags.
+absl::Status Check(const Options& options) {
+  const Traffic& t = options.traffic;
+  if (static_cast<uint64_t>(t.size) * t.train > io::kMaxDatagram) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--size=", t.size, " --train=", t.train, ": a train holds at most ", io::kMaxDatagram,
+        " bytes; the longest of this size is --train=", io::kMaxDatagram / t.size));
+  }
+  if (t.mode == Mode::kForward && t.peers % 2 != 0) {
+    return Bad("--peers", absl::StrCat(t.peers), "must be even: peer i sends to peer i^1");
+  }
+  if (t.flood && t.rate > 0) {
+    return absl::InvalidArgumentError("--flood and --rate exclude each other");
+  }
+  if (t.flood && t.window > 0) {
+    return absl::InvalidArgumentError("--flood and --window exclude each other");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ApplyCommand(absl::string_view command, Options* options) {
+  options->command = std::string(command);
+  if (command == "forward") return absl::OkStatus();
+  if (command == "echo") {
+    options->traffic.mode = Mode::kEcho;
+  } else if (command == "receive") {
+    options->traffic.mode = Mode::kReceive;
+  } else if (command == "latency") {
+    options->traffic = {.mode = Mode::kEcho, .size = 128, .train = 1, .peers = 16, .rate = 20'000};
+  } else if (command == "quick") {
+    options->rounds = 3;
+    options->seconds = 0.4;
+    options->warmup = 0.1;
+  } else if (command != "help") {
+    return absl::InvalidArgumentError(absl::StrCat(
+        command, ": no such command; known are quick, forward, echo, receive, latency and help"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ParseSwitch(absl::string_view key, absl::string_view value, bool* out) {
+  if (value != "0" && value != "1") return Bad(key, value, "must be 0 or 1");
+  *out = value == "1";
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+const char* ModeName(Mode mode) {
+  switch (mode) {
+    case Mode::kForward:
+      return "forward";
+    case Mode::kEcho:
+      return "echo";
+    case Mode::kReceive:
+      return "receive";
+  }
+  return "?";
+}
+
+const char* TopologyName(TopologyKind kind) {
+  switch (kind) {
+    case TopologyKind::kLoopback:
+      return "loopback";
+    case TopologyKind::kVeth:
+      return "veth";
+    case TopologyKind::kNicLike:
+      return "niclike";
+  }
+  return "?";
+}
+
+std::string SubjectSpec::Label() const {
+  return batch == 0 ? name : absl::StrCat(name, ":", batch);
+}
+
+absl::StatusOr<std::vector<SubjectSpec>> ParseSubjects(absl::string_view text) {
+  std::vector<SubjectSpec> subjects;
+  if (text == "all") {
+    for (const KnownSubject& known : KnownSubjects()) AddSubject(known, 0, &subjects);
+    return subjects;
+  }
+  for (const absl::string_view item : absl::StrSplit(text, ',')) {
+    const absl::Status status = AddNamed(item, &subjects);
+    if (!status.ok()) return status;
+  }
+  return subjects;
+}
+
+absl::Status ParseEngineOptions(absl::string_view text, io::LoopOptions* options) {
+  uint32_t spin_us = 0;
+  const std::map<std::string, Setter> keys = {
+      {"gso", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gso); }},
+      {"gro", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gro); }},
+      {"zero_copy", [=](auto k, auto v) { return ParseSwitch(k, v, &options->zero_copy); }},
+      {"rx_buffers", Uint(1, 4096, &options->rx_buffers)},
+      {"rx_batch", Uint(1, 1024, &options->rx_batch)},
+      {"tx_queue", Uint(1, 65536, &options->tx_queue)},
+      {"tx_slabs", Uint(1, 65536, &options->tx_slabs)},
+      {"spin_us",
+       [&, options](absl::string_view k, absl::string_view v) {
+         const absl::Status status = ParseUint(k, v, 0, 1'000'000, &spin_us);
+         if (status.ok()) options->spin = std::chrono::microseconds(spin_us);
+         return status;
+       }},
+  };
+  for (const absl::string_view item : absl::StrSplit(text, ',')) {
+    const std::pair<std::string, std::string> parts = absl::StrSplit(item, absl::MaxSplits('=', 1));
+    const auto key = keys.find(parts.first);
+    if (key == keys.end() || !absl::StrContains(item, '=')) {
+      std::string names;
+      for (const auto& [name, setter] : keys) absl::StrAppend(&names, " ", name);
+      return Bad("--engine-options", item, absl::StrCat("must be key=value; keys are", names));
+    }
+    const absl::Status status =
+        key->second(absl::StrCat("--engine-options ", parts.first), parts.second);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+std::string EngineOptionsText(const io::LoopOptions& o) {
+  return absl::StrFormat(
+      "gso=%d gro=%d zero_copy=%d rx_buffers=%d rx_batch=%d tx_queue=%d tx_slabs=%d spin_us=%d",
+      o.gso, o.gro, o.zero_copy, o.rx_buffers, o.rx_batch, o.tx_queue, o.tx_slabs,
+      std::chrono::duration_cast<std::chrono::microseconds>(o.spin).count());
+}
+
+absl::StatusOr<Options> ParseOptions(std::span<const char* const> arguments) {
+  Options options;
+  options.subjects = *ParseSubjects("all");
+  if (arguments.empty()) {
+    return absl::InvalidArgumentError("no command; one of quick, forward, echo, receive, latency");
+  }
+  const absl::string_view command = arguments[0];
+  if (command == "--help" || command == "-h") {
+    options.command = "help";
+    return options;
+  }
+  absl::Status status = ApplyCommand(command, &options);
+  if (!status.ok()) return status;
+
+  const std::map<std::string, Setter> flags = Flags(&options);
+  for (size_t i = 1; i < arguments.size(); ++i) {
+    const absl::string_view argument = arguments[i];
+    if (argument == "--help" || argument == "-h") {
+      options.command = "help";
+      return options;
+    }
+    if (argument == "--flood") {
+      options.traffic.flood = true;
+      continue;
+    }
+    const std::pair<std::string, absl::string_view> parts =
+        absl::StrSplit(argument, absl::MaxSplits('=', 1));
+    const auto flag = flags.find(parts.first);
+    if (flag == flags.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(argument, ": no such flag; ringsock-bench help lists them"));
+    }
+    absl::string_view value = parts.second;
+    if (!absl::StrContains(argument, '=')) {
+      if (i + 1 == arguments.size()) {
+        return absl::InvalidArgumentError(absl::StrCat(argument, ": needs a value"));
+      }
+      value = arguments[++i];
+    }
+    status = flag->second(flag->first, value);
+    if (!status.ok()) return status;
+  }
+  status = Check(options);
+  if (!status.ok()) return status;
+  return options;
+}
+
+}  // namespace ringsock::bench

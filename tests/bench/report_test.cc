@@ -1,0 +1,136 @@
+// The table and the JSON of made-up results.
+#include "bench/report.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+namespace ringsock::bench {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Not;
+
+Round MakeRound(double ns_per_packet) {
+  Round round;
+  round.seconds = 1;
+  round.packets = 1'000'000;
+  round.cpu_ns = static_cast<uint64_t>(ns_per_packet * 1e6);
+  round.core_busy_ns = round.cpu_ns;
+  round.load.sent = round.load.received = round.load.distinct = 1'000'000;
+  round.subject.received = round.subject.sent = 1'000'000;
+  round.latency_p50 = 12'345;
+  round.latency_p99 = 99'000;
+  round.latency_p999 = 1'000'000;
+  return round;
+}
+
+SubjectResult MakeSubject(const char* name, std::initializer_list<double> costs) {
+  SubjectResult subject{.spec = ParseSubjects(name)->front(), .rounds = {}, .error = {}};
+  for (const double cost : costs) subject.rounds.push_back(MakeRound(cost));
+  return subject;
+}
+
+Scenario MakeScenario() {
+  Scenario scenario;
+  scenario.subjects = {
+      MakeSubject("recvfrom", {2000, 2100, 1900}), MakeSubject("recvmmsg+gro:4", {260, 250, 240}),
+      MakeSubject("recvmmsg+gro:8", {210, 200, 190}), MakeSubject("ringsock", {100, 200, 400})};
+  return scenario;
+}
+
+TEST(ReportTest, RatiosAreByRoundToTheBestBareLoop) {
+  const Scenario scenario = MakeScenario();
+  ASSERT_EQ(BestBareLoop(scenario), 2);  // the engine is cheaper, but not bare
+  EXPECT_THAT(RatiosToBest(scenario.subjects[2], scenario.subjects[3]),
+              ElementsAre(2.1, 1.0, 0.475));
+}
+
+TEST(ReportTest, RoundsThatMovedNothingHaveNoRatio) {
+  Scenario scenario = MakeScenario();
+  scenario.subjects[3].rounds[1].packets = 0;
+  EXPECT_EQ(RatiosToBest(scenario.subjects[2], scenario.subjects[3]).size(), 2u);
+  for (Round& round : scenario.subjects[3].rounds) round.packets = 0;
+  EXPECT_THAT(FormatScenario(scenario), HasSubstr("moved no packets"));
+}
+
+TEST(ReportTest, TableShowsTheBestBatchAndFits) {
+  Scenario scenario = MakeScenario();
+  scenario.subjects[0].error = "the rounds that failed";
+  scenario.subjects[0].rounds[0].load.distinct -= 1000;
+  scenario.subjects[0].rounds[0].subject.received -= 1000;
+  scenario.subjects[0].rounds[0].subject.AddReason("tx_buffer_full", 7);
+  scenario.subjects[0].rounds[1].load.reordered = 5;
+  const std::string table = FormatScenario(scenario);
+  EXPECT_THAT(table, HasSubstr("recvmmsg+gro:8"));
+  EXPECT_THAT(table, Not(HasSubstr("recvmmsg+gro:4")));
+  EXPECT_THAT(table, HasSubstr("0.033%"));  // 1000 of 3 million
+  EXPECT_THAT(table, HasSubstr("before the subject 1000, tx_buffer_full 7"));
+  EXPECT_THAT(table, HasSubstr("reordered 5"));
+  EXPECT_THAT(table, HasSubstr("not measured: the rounds that failed"));
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
+}
+
+TEST(ReportTest, SaysWhenSomethingElseRanOnTheCore) {
+  Scenario scenario = MakeScenario();
+  EXPECT_THAT(FormatScenario(scenario), Not(HasSubstr("/proc/stat")));
+  for (Round& round : scenario.subjects[3].rounds) round.core_busy_ns *= 3;
+  EXPECT_THAT(FormatScenario(scenario), HasSubstr("ringsock: by /proc/stat"));
+}
+
+TEST(RoundTest, LossIsWhereThePacketsEnded) {
+  Round round = MakeRound(100);
+  round.subject.received = 900'000;
+  round.subject.sent = 850'000;
+  round.load.received = 840'000;
+  round.load.distinct = 839'000;
+  EXPECT_EQ(round.Lost(), 161'000u);
+  EXPECT_EQ(round.LostBeforeSubject(), 100'000u);
+  EXPECT_EQ(round.LostInSubject(), 50'000u);
+  EXPECT_EQ(round.LostAfterSubject(), 10'000u);
+  round.mode = Mode::kReceive;
+  EXPECT_EQ(round.Lost(), 100'000u);
+  EXPECT_EQ(round.LostInSubject(), 0u);
+}
+
+TEST(ReportTest, JsonParsesAndHoldsEveryRound) {
+  Scenario scenario = MakeScenario();
+  scenario.subjects[1].rounds[0].packets = 0;  // an infinite cost is no number
+  scenario.subjects[1].error = "bad bytes \xff";
+  const auto json = nlohmann::json::parse(FormatJson({}, {}, {scenario, scenario}));
+  ASSERT_EQ(json["scenarios"].size(), 2u);
+  const auto& subjects = json["scenarios"][0]["subjects"];
+  ASSERT_EQ(subjects.size(), 4u);
+  EXPECT_EQ(subjects[1]["rounds"].size(), 3u);
+  EXPECT_TRUE(subjects[1]["rounds"][0]["cpu_ns_per_packet"].is_null());
+  EXPECT_EQ(subjects[3]["cpu_ns_per_packet"]["median"], 200);
+  EXPECT_EQ(subjects[3]["ratio_to_best_bare"]["median"], 1.0);
+  EXPECT_EQ(subjects[3]["rounds"][0]["latency_ns"]["p99.9"], 1'000'000);
+  EXPECT_EQ(json["scenarios"][0]["best_bare"], "recvmmsg+gro:8");
+}
+
+TEST(AssignCoresTest, LastCoresAreMeasured) {
+  const auto cores = AssignCores({0, 1, 2, 3, 8, 9, 10}, 2, 0);
+  ASSERT_TRUE(cores.ok());
+  EXPECT_THAT(cores->load, ElementsAre(0, 1, 2, 3));
+  EXPECT_THAT(cores->subject, ElementsAre(9, 10));
+  EXPECT_FALSE(cores->shared);
+  EXPECT_TRUE(AssignCores({5}, 1, 0)->shared);
+  EXPECT_FALSE(AssignCores({0, 1}, 2, 0).ok());
+  EXPECT_FALSE(AssignCores({0, 1}, 1, 2).ok());
+}
+
+TEST(ReportTest, HeaderSaysWhereAndHow) {
+  const Environment environment = DescribeEnvironment({{0}, {1}, false});
+  const std::string header = FormatHeader(environment, *ParseOptions(std::array{"forward"}));
+  EXPECT_THAT(header, HasSubstr("measured: core 1"));
+  EXPECT_THAT(header, HasSubstr("Linux"));
+  EXPECT_THAT(header, HasSubstr("rx_buffers=16"));
+}
+
+}  // namespace
+}  // namespace ringsock::bench

@@ -1,0 +1,86 @@
+// Runs the program for an instant with every subject: each moves packets, none goes astray, and the
+// JSON says so. Speeds are no part of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sched.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace ringsock::bench {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int code = -1;
+  std::string out;
+};
+
+Outcome RunBench(const std::string& arguments) {
+  Outcome outcome;
+  FILE* pipe = popen(("bench/ringsock-bench " + arguments).c_str(), "r");
+  if (pipe == nullptr) return outcome;
+  std::array<char, 4096> chunk;
+  while (const size_t n = fread(chunk.data(), 1, chunk.size(), pipe)) {
+    outcome.out.append(chunk.data(), n);
+  }
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
+  return outcome;
+}
+
+void ExpectEverySubjectMoved(const std::string& arguments) {
+  SCOPED_TRACE(arguments);
+  const Outcome outcome = RunBench(arguments +
+                                   " --subjects=recvfrom,recvmmsg,recvmmsg+gro,uring --rounds=1 "
+                                   "--seconds=0.2 --warmup=0.05 --json=- 2>/dev/null");
+  ASSERT_EQ(outcome.code, 0);
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  const auto& subjects = json["scenarios"][0]["subjects"];
+  EXPECT_EQ(subjects.size(), 6u);
+  for (const auto& subject : subjects) {
+    SCOPED_TRACE(subject["name"]);
+    ASSERT_FALSE(subject.contains("error")) << subject["error"];
+    ASSERT_EQ(subject["rounds"].size(), 1u);
+    const auto& round = subject["rounds"][0];
+    EXPECT_GT(round["sent"], 0);
+    EXPECT_GT(round["packets"], 0);
+    EXPECT_EQ(round["misdelivered"], 0);
+    EXPECT_EQ(round["invalid"], 0);
+    EXPECT_EQ(round["duplicates"], 0);
+    EXPECT_EQ(round["reordered"], 0);
+  }
+}
+
+TEST(SmokeTest, Forward) { ExpectEverySubjectMoved("forward --peers=16 --check=1"); }
+TEST(SmokeTest, Singles) { ExpectEverySubjectMoved("forward --train=1 --size=64"); }
+TEST(SmokeTest, Echo) { ExpectEverySubjectMoved("echo --train=5 --peers=3 --rate=20k"); }
+TEST(SmokeTest, Receive) { ExpectEverySubjectMoved("receive --size=1000 --train=10"); }
+
+TEST(SmokeTest, TableOnStandardOutput) {
+  const Outcome outcome =
+      RunBench("latency --subjects=recvfrom --rounds=1 --seconds=0.1 2>/dev/null");
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_THAT(outcome.out, HasSubstr("p99us"));
+  EXPECT_THAT(outcome.out, HasSubstr("recvfrom"));
+}
+
+TEST(SmokeTest, BadFlagsEndWithTwo) {
+  const Outcome outcome = RunBench("forward --size=1 2>&1");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.out, HasSubstr("--size=1: must be"));
+  EXPECT_EQ(RunBench("2>/dev/null").code, 2);
+  EXPECT_EQ(RunBench("help").code, 0);
+  EXPECT_EQ(RunBench("forward --rounds=1 --seconds=0.05 --subjects=recvfrom "
+                     "--json=/nonexistent/file >/dev/null 2>&1")
+                .code,
+            1);
+}
+
+}  // namespace
+}  // namespace ringsock::bench
