@@ -112,7 +112,8 @@ struct SendFailure {
   int error;             // errno, positive: EMSGSIZE, ENOBUFS, EAGAIN (socket buffer full), ...
 };
 
-// Gets the events of one socket, on the loop's thread, only from inside Poll() and Flush().
+// Gets the events of one socket, on the loop's thread: received trains only from inside Poll();
+// failures also from Flush(), CloseUdp(), and a Send() that finds the queue full.
 class UdpHandler {
  public:
   virtual ~UdpHandler() = default;
