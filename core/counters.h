@@ -22,11 +22,13 @@ enum class Drop : uint8_t {
   kRxTruncated,     // larger than the receive buffer (spec: RECV-6)
   kRxStun,          // STUN, and no netcheck wants it (spec: RECV-1)
   kRxKernel,        // the socket's buffer overflowed
+  kRxQueueFull,     // the embedder takes packets from a queue (core/bind.h), and too slowly
   // sent
   kTxUnknownPeer,
   kTxNoDestination,  // spec: SEND-4
   kTxNoSocket,       // every destination is of a family that is off (spec: SEND-6)
   kTxQueueFull,      // spec: SEND-7
+  kTxNoRelay,        // for a relay, and there is no relay connection
   kTxTooLarge,
   kTxRelayNotAllowed,  // spec: SEND-8
   kTxMessageSize,    // EMSGSIZE: larger than the path takes
@@ -70,6 +72,10 @@ class alignas(64) ShardCounters {
   void AddTx(PathKind path, uint64_t packets, uint64_t bytes) {
     Add(paths_[Index(path)].tx_packets, packets);
     Add(paths_[Index(path)].tx_bytes, bytes);
+  }
+  // For packets that were counted as sent and then refused. Added modulo 2^64, so it subtracts.
+  void TakeBackTx(PathKind path, uint64_t packets, uint64_t bytes) {
+    AddTx(path, 0 - packets, 0 - bytes);
   }
   void AddDrop(Drop drop, uint64_t packets) { Add(drops_[static_cast<size_t>(drop)], packets); }
   void AddUnknownSource(uint64_t packets) { Add(rx_unknown_source_, packets); }

@@ -57,6 +57,8 @@ struct EngineOptions {
   // Backend, offloads and batch sizes.
   io::LoopOptions io;
 
+  // `shards`, or what 0 means on this host.
+  uint32_t ShardCount() const;
   // Every option with its value, in one line fit for a log.
   std::string ToString() const;
 };
@@ -86,6 +88,7 @@ enum class SendResult : uint8_t {
   kNoDestination,  // the peer has no endpoint and has not roamed (spec: SEND-4)
   kNoSocket,       // every destination is of a family that is off (spec: SEND-6)
   kQueueFull,      // the ring to the shard, or to the relay, is full (spec: SEND-7)
+  kNoRelay,        // the destination is a relay, and there is no relay connection
   kTooLarge,       // larger than a datagram can be
   kRelayNotAllowed,  // SendTo() with a relay address (spec: SEND-8)
   kClosed,
@@ -97,12 +100,14 @@ class Shard {
   virtual uint32_t index() const = 0;
   // Time when the loop last looked, not a system call.
   virtual Instant now() const = 0;
-  // The shard's I/O loop, for an embedder that has sockets of its own to serve on this thread.
+  // The shard's I/O loop, for an embedder that has sockets of its own to serve on this thread. It
+  // opens them here, in OnShardStart(); their handlers may use this Shard, as the engine's may.
   virtual io::Loop& loop() = 0;
 
   // Sends to the destinations the peer's address set chooses (spec: SEND-1 to SEND-7). The bytes
-  // must stay as they are until the handler returns; nothing is copied while one train of a peer
-  // follows another in memory.
+  // must stay as they are until the shard next calls the embedder, which is after they have left
+  // (those of a received train do); nothing is copied while one train of a peer follows another in
+  // memory. A train may have any length; each packet is one datagram.
   virtual SendResult Send(PeerId peer, const PacketTrain& packets) = 0;
   // Sends to one address, past every address set: the answer to an unknown source (spec: SEND-8).
   virtual SendResult SendTo(const Endpoint& to, const PacketTrain& packets) = 0;

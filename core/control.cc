@@ -1,0 +1,198 @@
+#include "core/control.h"
+
+#include <pthread.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstring>
+#include <utility>
+
+namespace ringsock {
+namespace {
+
+// How long what was unlinked may wait to be freed while shards run.
+constexpr Duration kReclaimInterval = std::chrono::milliseconds(10);
+
+}  // namespace
+
+Control::Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence,
+                 std::vector<io::Loop*> shard_loops, std::vector<ShardLink*> links)
+    : loop_(*loop),
+      peers_(*peers),
+      quiescence_(*quiescence),
+      shard_loops_(std::move(shard_loops)),
+      links_(std::move(links)) {}
+
+Control::~Control() { Stop(); }
+
+void Control::StartThread() {
+  {
+    std::lock_guard lock(mutex_);
+    threaded_ = true;
+  }
+  thread_ = std::thread([this] { ThreadMain(); });
+}
+
+void Control::ThreadMain() {
+  pthread_setname_np(pthread_self(), "rs-control");
+  for (;;) {
+    {
+      std::lock_guard lock(mutex_);
+      if (stopping_ && tasks_.empty()) {
+        threaded_ = false;
+        return;
+      }
+    }
+    Step(Instant::max());
+  }
+}
+
+void Control::Stop() {
+  {
+    std::lock_guard lock(mutex_);
+    stopping_ = true;
+  }
+  if (!thread_.joinable()) return;
+  loop_.Wake();
+  thread_.join();
+}
+
+void Control::Execute(const std::function<void()>& task) {
+  std::unique_lock lock(mutex_);
+  if (!threaded_) {
+    task();
+    return;
+  }
+  Task queued{&task};
+  tasks_.push_back(&queued);
+  loop_.Wake();
+  done_.wait(lock, [&queued] { return queued.done; });
+}
+
+void Control::Step(Instant deadline) {
+  RunTasks();
+  RunReports();
+  timers_.RunDue(now());
+  if (quiescence_.pending() > 0) quiescence_.Reclaim();
+  loop_.Poll(std::min(deadline, NextDeadline()));
+  RunReports();
+}
+
+Instant Control::NextDeadline() const {
+  const Instant timer = timers_.NextDeadline();
+  return quiescence_.pending() == 0 ? timer : std::min(timer, now() + kReclaimInterval);
+}
+
+void Control::RunTasks() {
+  std::unique_lock lock(mutex_);
+  while (!tasks_.empty()) {
+    Task* task = tasks_.front();
+    tasks_.pop_front();
+    lock.unlock();
+    (*task->run)();
+    lock.lock();
+    task->done = true;
+    done_.notify_all();
+  }
+}
+
+void Control::RunReports() {
+  for (uint32_t shard = 0; shard < links_.size(); ++shard) {
+    ShardLink& link = *links_[shard];
+    while (const StunPacket* packet = link.stun.Front()) {
+      if (stun_handler_) stun_handler_(shard, *packet);
+      link.stun.Pop();
+    }
+    while (const PathReport* report = link.paths.Front()) {
+      LogPath(*report);
+      link.paths.Pop();
+    }
+    while (const SendFailureReport* failure = link.failures.Front()) {
+      if (failure_log_.Allow(now())) {
+        Log().warn("send to {} failed: {}; more in the next minute are only counted",
+                   failure->to.ToString(), std::strerror(failure->error));
+      }
+      link.failures.Pop();
+    }
+  }
+}
+
+void Control::LogPath(const PathReport& report) {
+  if (report.change == PathChange::kLowerKept && !lower_path_log_.Allow(now())) return;
+  Log().info("peer {}: {}: {} (was {})", report.key.ToShortString(), PathChangeName(report.change),
+             report.from.ToString(),
+             report.previous.IsNone() ? std::string("none") : report.previous.ToString());
+}
+
+absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
+                                               std::span<const Endpoint> endpoints) {
+  absl::StatusOr<PeerId> id = PeerId::kNone;
+  Execute([&] { id = peers_.Create(key, endpoints); });
+  return id;
+}
+
+void Control::UpdatePeers(std::span<const PublicKey> keys) {
+  uint64_t epoch = 0;
+  Execute([&] {
+    if (peers_.Update(keys) > 0) epoch = quiescence_.Advance();
+  });
+  if (epoch != 0) WaitForShards(epoch);
+}
+
+// On the caller's thread, so that control goes on. A shard that sleeps counts as passed, one that
+// runs passes at the end of its loop, microseconds from now.
+void Control::WaitForShards(uint64_t epoch) const {
+  for (int tries = 0; !quiescence_.Passed(epoch); ++tries) {
+    if (tries < 100) {
+      std::this_thread::yield();
+    } else {
+      std::this_thread::sleep_for(std::chrono::microseconds(50));
+    }
+  }
+}
+
+std::vector<PeerStatus> Control::Peers() {
+  std::vector<PeerStatus> peers;
+  Execute([&] {
+    peers.reserve(peers_.size());
+    peers_.ForEach([&](const Peer& peer) {
+      PeerStatus status;
+      status.id = peer.id();
+      status.key = peer.key();
+      const auto endpoints = peer.addresses().endpoints();
+      status.addresses.assign(endpoints.begin(), endpoints.end());
+      const PathState path = peer.addresses().Snapshot();
+      status.roaming = path.roaming;
+      if (path.roaming) {
+        status.current = path.roam;
+      } else if (path.current >= 0) {
+        status.current = endpoints[static_cast<size_t>(path.current)];
+      }
+      peers.push_back(std::move(status));
+    });
+  });
+  return peers;
+}
+
+void Control::SetStunHandler(StunHandler handler) {
+  stun_handler_ = std::move(handler);
+  for (ShardLink* link : links_) {
+    link->stun_wanted.store(static_cast<bool>(stun_handler_), std::memory_order_relaxed);
+  }
+}
+
+bool Control::SendTo(uint32_t shard, const Endpoint& to, std::span<const std::byte> datagram) {
+  const auto size = static_cast<uint32_t>(datagram.size());
+  if (datagram.size() > io::kMaxDatagram) return false;
+  if (!links_[shard]->sends.Push(PeerId::kNone, to, {datagram.data(), size, size})) return false;
+  shard_loops_[shard]->Wake();
+  return true;
+}
+
+bool Control::RunOnShard(uint32_t shard, ShardCommand command) {
+  if (!links_[shard]->commands.TryPush(std::move(command))) return false;
+  shard_loops_[shard]->Wake();
+  return true;
+}
+
+}  // namespace ringsock

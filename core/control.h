@@ -1,0 +1,101 @@
+// The control thread: the one writer of the peer tables, owner of timers, and the place where
+// everything that is not a WireGuard packet is done (logs, STUN, later relays and endpoint updates).
+// It has a loop of its own and two-way rings to every shard.
+#ifndef RINGSOCK_CORE_CONTROL_H_
+#define RINGSOCK_CORE_CONTROL_H_
+
+#include <condition_variable>
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <span>
+#include <thread>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/log.h"
+#include "base/timer_queue.h"
+#include "core/engine.h"
+#include "core/peer_table.h"
+#include "core/quiescence.h"
+#include "core/shard_link.h"
+#include "io/loop.h"
+
+namespace ringsock {
+
+class Control {
+ public:
+  // Gets STUN packets with the number of the shard they came to. On the control thread.
+  using StunHandler = std::function<void(uint32_t shard, const StunPacket& packet)>;
+
+  // `loop` is control's own, `shard_loops` are only woken; all outlive this, and `links` (one for
+  // each shard) too.
+  Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence,
+          std::vector<io::Loop*> shard_loops, std::vector<ShardLink*> links);
+  ~Control();
+
+  // Starts the thread. Without it, whoever calls Step() is the control thread.
+  void StartThread();
+  // Runs what was asked for and ends the thread. From then on Execute() runs on the caller.
+  void Stop();
+
+  // Any thread but a shard's: runs `task` on the control thread and returns when it has run.
+  void Execute(const std::function<void()>& task);
+
+  // Control thread: runs what is queued and due; if that is nothing, waits for more until
+  // `deadline`.
+  void Step(Instant deadline);
+  // When Step() has something to do of itself.
+  Instant NextDeadline() const;
+
+  // Any thread but a shard's. Spec: PEER-1, PEER-2, PEER-4.
+  absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, std::span<const Endpoint> endpoints);
+  void UpdatePeers(std::span<const PublicKey> keys);
+  std::vector<PeerStatus> Peers();
+
+  // The rest is for the control thread.
+  TimerQueue& timers() { return timers_; }
+  Instant now() const { return loop_.clock().Now(); }
+  // Null: nobody wants STUN, and shards count it as dropped (spec: RECV-1).
+  void SetStunHandler(StunHandler handler);
+  // Queues one datagram for the shard's socket. False if its ring is full.
+  bool SendTo(uint32_t shard, const Endpoint& to, std::span<const std::byte> datagram);
+  // Runs `command` on the shard's thread between two batches. False if its ring is full.
+  bool RunOnShard(uint32_t shard, ShardCommand command);
+
+ private:
+  struct Task {
+    const std::function<void()>* run;
+    bool done = false;
+  };
+
+  void ThreadMain();
+  void RunTasks();
+  void RunReports();
+  void LogPath(const PathReport& report);
+  void WaitForShards(uint64_t epoch) const;
+
+  io::Loop& loop_;
+  PeerTable& peers_;
+  Quiescence& quiescence_;
+  const std::vector<io::Loop*> shard_loops_;
+  const std::vector<ShardLink*> links_;
+  TimerQueue timers_;
+  StunHandler stun_handler_;
+  RateLimit failure_log_{std::chrono::minutes(1)};    // spec: SEND-5
+  RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
+
+  std::thread thread_;
+  std::mutex mutex_;
+  std::condition_variable done_;
+  std::deque<Task*> tasks_;      // guarded by mutex_
+  bool threaded_ = false;        // guarded by mutex_
+  bool stopping_ = false;        // guarded by mutex_
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_CORE_CONTROL_H_

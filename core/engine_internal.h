@@ -1,0 +1,103 @@
+// The engine behind core/engine.h, with its parts in reach. A test gives it simulated loops and
+// steps it by hand: the same code then runs in virtual time, without threads.
+#ifndef RINGSOCK_CORE_ENGINE_INTERNAL_H_
+#define RINGSOCK_CORE_ENGINE_INTERNAL_H_
+
+#include <atomic>
+#include <condition_variable>
+#include <functional>
+#include <memory>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+#include "core/control.h"
+#include "core/engine.h"
+#include "core/peer_table.h"
+#include "core/quiescence.h"
+#include "core/relay_queue.h"
+#include "core/sender.h"
+#include "core/shard.h"
+#include "core/shard_link.h"
+
+namespace ringsock::internal {
+
+// The loops an engine works with: one for each shard, and control's.
+struct EngineLoops {
+  std::vector<std::unique_ptr<io::Loop>> shards;
+  std::unique_ptr<io::Loop> control;
+};
+
+class EngineImpl final : public Engine {
+ public:
+  enum class Threads {
+    kOwn,     // one for each shard, one for control
+    kCaller,  // none: the caller's Step() is all that runs, and Execute() runs at once
+  };
+
+  // Opens the sockets and, with Threads::kOwn, starts the threads. `options.shards` is taken from
+  // the loops.
+  static absl::StatusOr<std::unique_ptr<EngineImpl>> Create(const EngineOptions& options,
+                                                            Handler* handler, EngineLoops loops,
+                                                            Threads threads,
+                                                            RelayQueue* relay = nullptr);
+  ~EngineImpl() override;
+
+  void Close() override;
+  uint16_t port() const override { return port_; }
+  const EngineOptions& options() const override { return options_; }
+  absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key,
+                                        absl::string_view endpoints) override;
+  absl::Status UpdatePeers(std::span<const PublicKey> keys) override;
+  void ConfirmPath(PeerId peer, const Endpoint& from) override;
+  absl::StatusOr<std::unique_ptr<Sender>> NewSender() override;
+  EngineStatus Status() const override;
+  CounterSnapshot Counters() const override;
+
+  // With Threads::kCaller: runs control and every shard once, without waiting. Returns how many
+  // trains the shards handled.
+  size_t Step();
+  // When Step() is due even if no packet comes.
+  Instant NextDeadline() const { return control_->NextDeadline(); }
+
+  EngineShard& shard(size_t index) { return *shards_[index]; }
+  Control& control() { return *control_; }
+
+ private:
+  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads);
+  absl::Status MakeShards(Handler* handler, RelayQueue* relay);
+  absl::Status OpenSockets();
+  absl::Status OpenAllSockets(uint16_t port);
+  absl::Status StartShards();
+  void ShardMain(uint32_t index);
+  bool Closed() const { return closed_.load(std::memory_order_acquire); }
+
+  EngineOptions options_;
+  const Threads threads_;
+  uint16_t port_ = 0;
+
+  // In the order of dependence: each is used by what follows.
+  EngineLoops loops_;
+  Quiescence quiescence_;
+  std::unique_ptr<PeerTable> peers_;
+  std::vector<std::unique_ptr<ShardLink>> links_;
+  std::unique_ptr<SenderQueues> senders_;
+  std::vector<std::unique_ptr<EngineShard>> shards_;
+  std::unique_ptr<Control> control_;
+
+  std::mutex reader_mutex_;
+  Quiescence::Reader reader_;  // of ConfirmPath(); guarded by reader_mutex_
+
+  size_t started_ = 0;  // shards, with Threads::kCaller
+  std::vector<std::thread> shard_threads_;
+  std::atomic<bool> stop_{false};
+  std::atomic<bool> closed_{false};
+  std::mutex start_mutex_;
+  std::condition_variable start_reported_;
+  size_t start_reports_ = 0;   // guarded by start_mutex_
+  absl::Status start_status_;  // the first failure; guarded by start_mutex_
+};
+
+}  // namespace ringsock::internal
+
+#endif  // RINGSOCK_CORE_ENGINE_INTERNAL_H_

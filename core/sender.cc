@@ -1,0 +1,187 @@
+#include "core/sender.h"
+
+#include <algorithm>
+#include <bit>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/packet_train.h"
+
+namespace ringsock {
+namespace {
+
+// Spreads peers over shards. Fixed: which shard sends a packet is no secret and no target.
+constexpr uint64_t kShardSeed = 0x7e55e1;
+
+uint32_t Scale(uint64_t hash, size_t shards) {
+  return static_cast<uint32_t>(((hash >> 32) * shards) >> 32);
+}
+
+}  // namespace
+
+class SenderQueues::SenderImpl final : public Sender {
+ public:
+  SenderImpl(SenderQueues* queues, size_t index, Place* place)
+      : queues_(*queues), index_(index), place_(*place), unpublished_(queues->loops_.size()) {}
+  ~SenderImpl() override {
+    Flush();
+    queues_.GiveBack(index_);
+  }
+
+  SendResult Send(PeerId peer, const PacketTrain& packets) override {
+    return Push(queues_.ShardOf(peer), peer, Endpoint{}, packets);
+  }
+
+  SendResult SendTo(const Endpoint& to, const PacketTrain& packets) override {
+    if (IsRelay(to)) {  // spec: SEND-8
+      place_.counters.AddDrop(Drop::kTxRelayNotAllowed, PacketCount(packets));
+      return SendResult::kRelayNotAllowed;
+    }
+    return Push(queues_.ShardOf(to), PeerId::kNone, to, packets);
+  }
+
+  void Flush() override {
+    if (!any_unpublished_) return;
+    for (uint32_t shard = 0; shard < unpublished_.size(); ++shard) {
+      if (unpublished_[shard]) PublishShard(shard);
+    }
+    any_unpublished_ = false;
+  }
+
+ private:
+  SendResult Push(uint32_t shard, PeerId peer, const Endpoint& to, const PacketTrain& packets) {
+    if (packets.size == 0) return SendResult::kOk;
+    if (SegmentSize(packets) > io::kMaxDatagram) {
+      place_.counters.AddDrop(Drop::kTxTooLarge, 1);
+      return SendResult::kTooLarge;
+    }
+    if (queues_.closed_.load(std::memory_order_acquire)) {
+      place_.counters.AddDrop(Drop::kClosed, PacketCount(packets));
+      return SendResult::kClosed;
+    }
+    PacketRing& ring = *place_.rings[shard];
+    SendResult result = SendResult::kOk;
+    ForEachPiece(packets, UINT32_MAX, [&](const PacketTrain& piece) {
+      // Nothing of a train goes after a piece that was lost: the order would have a hole in it.
+      if (result == SendResult::kOk && ring.Push(peer, to, piece)) return;
+      result = SendResult::kQueueFull;
+      place_.counters.AddDrop(Drop::kTxQueueFull, PacketCount(piece));
+    });
+    if (result == SendResult::kQueueFull || ring.HalfFull()) {
+      PublishShard(shard);
+    } else {
+      unpublished_[shard] = true;
+      any_unpublished_ = true;
+    }
+    return result;
+  }
+
+  void PublishShard(uint32_t shard) {
+    unpublished_[shard] = false;
+    queues_.Publish(shard, index_);
+  }
+
+  SenderQueues& queues_;
+  const size_t index_;
+  Place& place_;
+  std::vector<bool> unpublished_;  // by shard
+  bool any_unpublished_ = false;
+};
+
+SenderQueues::SenderQueues(std::vector<io::Loop*> loops, uint32_t max_senders,
+                           uint32_t ring_packets)
+    : loops_(std::move(loops)),
+      ring_packets_(ring_packets),
+      words_((std::max<size_t>(max_senders, 1) + 63) / 64),
+      pending_(std::make_unique<PendingWord[]>(loops_.size() * words_)),
+      places_(std::make_unique<std::unique_ptr<Place>[]>(max_senders)),
+      max_places_(max_senders),
+      drained_(std::make_unique<uint64_t[]>(loops_.size() * words_)) {}
+
+SenderQueues::~SenderQueues() = default;
+
+absl::StatusOr<std::unique_ptr<Sender>> SenderQueues::NewSender() {
+  std::lock_guard lock(mutex_);
+  if (closed_.load(std::memory_order_relaxed)) {
+    return absl::FailedPreconditionError("the engine is closed");
+  }
+  size_t index = 0;
+  while (index < made_ && places_[index]->taken) ++index;
+  if (index == max_places_) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "all ", max_places_, " senders are in use; raise EngineOptions::max_senders"));
+  }
+  if (index == made_) {
+    auto place = std::make_unique<Place>();
+    for (size_t shard = 0; shard < loops_.size(); ++shard) {
+      place->rings.push_back(std::make_unique<PacketRing>(ring_packets_));
+    }
+    places_[index] = std::move(place);
+    ++made_;
+  }
+  places_[index]->taken = true;
+  return std::make_unique<SenderImpl>(this, index, places_[index].get());
+}
+
+bool SenderQueues::Pending(uint32_t shard) const {
+  for (size_t word = 0; word < words_; ++word) {
+    if (Word(shard, word).load(std::memory_order_relaxed) != 0) return true;
+  }
+  return false;
+}
+
+void SenderQueues::Release(uint32_t shard) {
+  for (size_t word = 0; word < words_; ++word) {
+    uint64_t bits = std::exchange(drained_[shard * words_ + word], 0);
+    for (; bits != 0; bits &= bits - 1) {
+      places_[word * 64 + static_cast<size_t>(std::countr_zero(bits))]->rings[shard]->Release();
+    }
+  }
+}
+
+void SenderQueues::Publish(uint32_t shard, size_t place) {
+  Word(shard, place / 64).fetch_or(uint64_t{1} << (place % 64), std::memory_order_release);
+  loops_[shard]->Wake();
+}
+
+void SenderQueues::GiveBack(size_t place) {
+  std::lock_guard lock(mutex_);
+  places_[place]->taken = false;
+  if (closed_.load(std::memory_order_relaxed)) CountLeftovers(*places_[place]);
+}
+
+void SenderQueues::Close() {
+  std::lock_guard lock(mutex_);
+  closed_.store(true, std::memory_order_release);
+  // The rings of living Senders are looked at when those end, since they may be pushing right now.
+  for (size_t i = 0; i < made_; ++i) {
+    if (!places_[i]->taken) CountLeftovers(*places_[i]);
+  }
+}
+
+void SenderQueues::CountLeftovers(Place& place) {
+  for (const auto& ring : place.rings) {
+    while (const PacketRecord* record = ring->Next()) {
+      place.counters.AddDrop(Drop::kClosed, PacketCount(record->packets));
+    }
+    ring->Release();
+  }
+}
+
+CounterSnapshot SenderQueues::Counters() const {
+  std::lock_guard lock(mutex_);
+  CounterSnapshot sum;
+  for (size_t i = 0; i < made_; ++i) sum += places_[i]->counters.Snapshot();
+  return sum;
+}
+
+uint32_t SenderQueues::ShardOf(PeerId peer) const {
+  // Fibonacci hashing: ids are numbered, and a product by this constant spreads them evenly.
+  return Scale(static_cast<uint64_t>(peer) * 0x9e3779b97f4a7c15u, loops_.size());
+}
+
+uint32_t SenderQueues::ShardOf(const Endpoint& to) const {
+  return Scale(HashEndpoint(to, kShardSeed), loops_.size());
+}
+
+}  // namespace ringsock

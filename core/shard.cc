@@ -1,0 +1,372 @@
+#include "core/shard.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <utility>
+
+#include "core/packet_train.h"
+#include "core/wireguard.h"
+
+namespace ringsock {
+namespace {
+
+// How often the sockets' own counters are looked at while packets come without a pause.
+constexpr Duration kCountInterval = std::chrono::milliseconds(10);
+
+PathKind DirectPath(const Endpoint& endpoint) {
+  return endpoint.IsV4() ? PathKind::kDirectV4 : PathKind::kDirectV6;
+}
+
+Drop DropForError(int error) {
+  switch (error) {
+    case EMSGSIZE:
+      return Drop::kTxMessageSize;
+    case EAGAIN:
+    case ENOBUFS:
+    case ENOMEM:
+      return Drop::kTxBufferFull;
+    case ENETUNREACH:
+    case EHOSTUNREACH:
+    case ENETDOWN:
+    case EHOSTDOWN:
+    case ECONNREFUSED:
+    case EADDRNOTAVAIL:
+      return Drop::kTxUnreachable;
+    case EPERM:
+    case EACCES:
+      return Drop::kTxRefused;
+    default:
+      return Drop::kTxError;
+  }
+}
+
+// Packets [first, first + count) of a train.
+PacketTrain Slice(const PacketTrain& train, uint32_t first, uint32_t count) {
+  const uint32_t begin = first * train.segment_size;
+  const uint64_t end = std::min<uint64_t>(train.size, uint64_t{first + count} * train.segment_size);
+  const auto size = static_cast<uint32_t>(end - begin);
+  return {train.data + begin, size, std::min(size, train.segment_size)};
+}
+
+}  // namespace
+
+EngineShard::EngineShard(const ShardEnvironment& environment, Quiescence::Reader reader)
+    : env_(environment),
+      loop_(*environment.loop),
+      reader_(std::move(reader)),
+      embedder_loop_(environment.loop, this),
+      builder_(environment.loop, environment.gso ? TrainBuilder::kCopyLimit : 0),
+      now_(environment.loop->clock().Now()),
+      counted_(now_) {}
+
+absl::StatusOr<Endpoint> EngineShard::OpenSocket(const io::UdpConfig& config) {
+  absl::StatusOr<io::SocketId> socket = loop_.OpenUdp(config, this);
+  if (!socket.ok()) return socket.status();
+  (config.bind.IsV4() ? v4_ : v6_) = Socket{.id = *socket};
+  return loop_.LocalEndpoint(*socket);
+}
+
+void EngineShard::CloseSockets() {
+  CountSocketDrops();
+  CloseSocket(/*v6=*/false);
+  CloseSocket(/*v6=*/true);
+}
+
+void EngineShard::CloseSocket(bool v6) {
+  std::optional<Socket>& socket = v6 ? v6_ : v4_;
+  if (socket.has_value()) loop_.CloseUdp(socket->id);
+  socket.reset();
+}
+
+absl::Status EngineShard::Start() {
+  BeginBatch();
+  absl::Status status = env_.handler->OnShardStart(*this);
+  EndBatch();
+  loop_.Flush();
+  reader_.Offline();
+  return status;
+}
+
+void EngineShard::Stop(bool tell_handler) {
+  BeginBatch();
+  if (tell_handler) env_.handler->OnShardStop(*this);
+  EndBatch();
+  loop_.Flush();
+  stopping_ = true;
+  embedder_loop_.CloseAll();
+  CloseSockets();
+  reader_.Offline();
+}
+
+size_t EngineShard::Step(Instant deadline) {
+  const bool more = RunQueues();
+  // Offline while it may sleep, so that nobody waits for a sleeper; the first batch comes back.
+  if (reader_.online()) reader_.Offline();
+  // What the sockets dropped is counted before a long sleep.
+  if (uncounted_) deadline = std::min(deadline, now_ + kCountInterval);
+  const size_t trains = loop_.Poll(more ? Instant::min() : deadline);
+  if (std::exchange(wake_control_, false)) env_.control_loop->Wake();
+  uncounted_ = trains > 0;
+  if (trains == 0 || now_ - counted_ >= kCountInterval) CountSocketDrops();
+  return trains;
+}
+
+// What other threads have queued for this one. True if some of it is left for the next time.
+bool EngineShard::RunQueues() {
+  const bool senders = env_.senders->Pending(env_.index);
+  if (!senders && !env_.link->sends.HasNext() && env_.link->commands.Front() == nullptr) {
+    return false;
+  }
+  BeginBatch();
+  while (ShardCommand* command = env_.link->commands.Front()) {
+    (*command)(*this);
+    *command = nullptr;
+    env_.link->commands.Pop();
+  }
+  while (const PacketRecord* record = env_.link->sends.Next()) {
+    SendTo(record->address, record->packets);
+  }
+  if (senders) {
+    env_.senders->Drain(env_.index, kSenderBudget, [this](const PacketRecord& record) {
+      if (record.peer != PeerId::kNone) {
+        Send(record.peer, record.packets);
+      } else {
+        SendTo(record.address, record.packets);
+      }
+    });
+  }
+  EndBatch();
+  // The bytes are in the rings until the loop has sent them.
+  loop_.Flush();
+  env_.link->sends.Release();
+  env_.senders->Release(env_.index);
+  return env_.senders->Pending(env_.index);
+}
+
+void EngineShard::BeginBatch() {
+  if (!reader_.online()) reader_.Online();
+  now_ = loop_.clock().Now();
+}
+
+void EngineShard::EndBatch() { builder_.Flush(); }
+
+void EngineShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
+  BeginBatch();
+  // A table that does not fit the cache costs a miss per train; started together they overlap.
+  for (const io::RxTrain& train : trains) env_.peers->PrefetchAddress(train.from);
+  for (const io::RxTrain& train : trains) env_.peers->PrefetchPeerAt(train.from);
+  for (const io::RxTrain& train : trains) ReceiveTrain(train);
+  DeliverViews();
+  EndBatch();
+}
+
+// Spec: RECV-1, RECV-2, RECV-4. All packets of a train have one source, so one lookup is enough.
+void EngineShard::ReceiveTrain(const io::RxTrain& train) {
+  if (train.size == 0) {
+    counters_.AddDrop(Drop::kRxEmpty, 1);
+    return;
+  }
+  const PacketTrain all{train.data, train.size, std::min(train.segment_size, train.size)};
+  const uint32_t count = PacketCount(all);
+  const Peer* owner = env_.peers->FindByAddress(train.from);
+  const PeerId peer = owner == nullptr ? PeerId::kNone : owner->id();
+  // STUN is taken out; what is before and behind it stays in order.
+  uint32_t first = 0;
+  while (first < count) {
+    const uint32_t stun = FindStun(all.data, all.size, all.segment_size, first);
+    if (stun == kNoPacket) break;
+    if (stun > first) AddView(peer, train, Slice(all, first, stun - first));
+    TakeStun(train, Slice(all, stun, 1));
+    first = stun + 1;
+  }
+  if (first == 0) {
+    AddView(peer, train, all);
+  } else if (first < count) {
+    AddView(peer, train, Slice(all, first, count - first));
+  }
+}
+
+void EngineShard::AddView(PeerId peer, const io::RxTrain& train, const PacketTrain& packets) {
+  const uint32_t count = PacketCount(packets);
+  const PathKind path = DirectPath(train.from);
+  counters_.AddRx(path, count, packets.size);
+  if (peer == PeerId::kNone) counters_.AddUnknownSource(count);
+  if (view_count_ == kMaxViews) DeliverViews();
+  views_[view_count_++] = {peer, train.from, path, packets};
+}
+
+void EngineShard::DeliverViews() {
+  if (view_count_ == 0) return;
+  env_.handler->OnReceive(*this, {views_.data(), view_count_});
+  view_count_ = 0;
+}
+
+// Spec: RECV-1.
+void EngineShard::TakeStun(const io::RxTrain& train, const PacketTrain& packet) {
+  StunPacket* slot = nullptr;
+  if (env_.link->stun_wanted.load(std::memory_order_relaxed) &&
+      packet.size <= StunPacket::kMaxSize) {
+    slot = env_.link->stun.Reserve();
+  }
+  if (slot == nullptr) {
+    counters_.AddDrop(Drop::kRxStun, 1);
+    return;
+  }
+  slot->from = train.from;
+  slot->received = now_;
+  slot->size = packet.size;
+  std::memcpy(slot->data.data(), packet.data, packet.size);
+  env_.link->stun.Publish();
+  wake_control_ = true;
+}
+
+SendResult EngineShard::Fail(Drop drop, const PacketTrain& packets, SendResult result) {
+  counters_.AddDrop(drop, PacketCount(packets));
+  return result;
+}
+
+SendResult EngineShard::Send(PeerId id, const PacketTrain& packets) {
+  if (packets.size == 0) return SendResult::kOk;
+  Peer* peer = env_.peers->FindById(id);
+  if (peer == nullptr) return Fail(Drop::kTxUnknownPeer, packets, SendResult::kUnknownPeer);
+  if (SegmentSize(packets) > io::kMaxDatagram) {
+    return Fail(Drop::kTxTooLarge, packets, SendResult::kTooLarge);
+  }
+  return SendToPeer(*peer, {packets.data, packets.size, SegmentSize(packets)});
+}
+
+// One decision for all packets up to the next handshake, except that the first of them may have to
+// be sprayed by itself: then the others, at the same instant, have not (spec: SEND-3).
+SendResult EngineShard::SendToPeer(Peer& peer, const PacketTrain& packets) {
+  const uint32_t count = PacketCount(packets);
+  SendResult first_error = SendResult::kOk;
+  bool any_sent = false;
+  const auto note = [&](SendResult result) {
+    any_sent |= result == SendResult::kOk;
+    if (first_error == SendResult::kOk) first_error = result;
+  };
+  uint32_t next = 0;
+  while (next < count) {
+    uint32_t handshake = FindHandshake(packets.data, packets.size, packets.segment_size, next);
+    if (handshake == kNoPacket) handshake = count;
+    const bool is_handshake = handshake == next;
+    peer.addresses().Choose(is_handshake, now_, &destinations_);
+    if (is_handshake || destinations_.spray) {
+      note(Spray(peer, Slice(packets, next, 1)));
+      ++next;
+      continue;
+    }
+    const PacketTrain run =
+        handshake - next == count ? packets : Slice(packets, next, handshake - next);
+    if (destinations_.count == 0) {
+      note(Fail(Drop::kTxNoDestination, run, SendResult::kNoDestination));  // spec: SEND-4
+    } else {
+      const SendResult result = Route(&peer, destinations_.endpoints[0], run);
+      if (result == SendResult::kNoSocket) Fail(Drop::kTxNoSocket, run, result);
+      note(result);
+    }
+    next = handshake;
+  }
+  return any_sent ? SendResult::kOk : first_error;
+}
+
+// To all of destinations_. Succeeds if any of them took it (spec: SEND-5); a family that is off is
+// skipped and counts only if nothing else was there (spec: SEND-6).
+SendResult EngineShard::Spray(Peer& peer, const PacketTrain& packet) {
+  if (destinations_.count == 0) {
+    return Fail(Drop::kTxNoDestination, packet, SendResult::kNoDestination);
+  }
+  counters_.AddSpray();
+  bool any_sent = false;
+  SendResult first_error = SendResult::kNoSocket;
+  for (const Endpoint& to : destinations_.view()) {
+    const SendResult result = Route(&peer, to, packet);
+    if (result == SendResult::kOk) {
+      any_sent = true;
+    } else if (first_error == SendResult::kNoSocket) {
+      first_error = result;
+    }
+  }
+  if (any_sent) return SendResult::kOk;
+  if (first_error == SendResult::kNoSocket) {
+    return Fail(Drop::kTxNoSocket, packet, SendResult::kNoSocket);
+  }
+  return first_error;
+}
+
+// One destination. All failures but kNoSocket, which may be none, have been counted.
+SendResult EngineShard::Route(const Peer* peer, const Endpoint& to, const PacketTrain& packets) {
+  if (IsRelay(to)) [[unlikely]] {
+    if (env_.relay == nullptr) return Fail(Drop::kTxNoRelay, packets, SendResult::kNoRelay);
+    const uint32_t count = PacketCount(packets);
+    const uint32_t taken = env_.relay->Push(env_.index, RelayRegion(to), peer->key(), packets);
+    if (taken > 0) counters_.AddTx(PathKind::kRelay, taken, Slice(packets, 0, taken).size);
+    if (taken < count) counters_.AddDrop(Drop::kTxQueueFull, count - taken);
+    return taken > 0 ? SendResult::kOk : SendResult::kQueueFull;
+  }
+  const bool v4 = to.IsV4();
+  const std::optional<Socket>& socket = v4 ? v4_ : v6_;
+  if (!socket.has_value()) {
+    return stopping_ ? Fail(Drop::kClosed, packets, SendResult::kClosed) : SendResult::kNoSocket;
+  }
+  // Taken back in OnSendFailure() if the kernel refuses it.
+  counters_.AddTx(v4 ? PathKind::kDirectV4 : PathKind::kDirectV6, PacketCount(packets),
+                  packets.size);
+  builder_.Add(socket->id, to, packets);
+  return SendResult::kOk;
+}
+
+// Spec: SEND-8.
+SendResult EngineShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
+  if (packets.size == 0) return SendResult::kOk;
+  if (IsRelay(to)) return Fail(Drop::kTxRelayNotAllowed, packets, SendResult::kRelayNotAllowed);
+  const uint32_t segment = SegmentSize(packets);
+  if (segment > io::kMaxDatagram) return Fail(Drop::kTxTooLarge, packets, SendResult::kTooLarge);
+  const PacketTrain train{packets.data, packets.size, segment};
+  const SendResult result = Route(nullptr, to, train);
+  return result == SendResult::kNoSocket ? Fail(Drop::kTxNoSocket, train, result) : result;
+}
+
+void EngineShard::ConfirmPath(PeerId id, const Endpoint& from) {
+  Peer* peer = env_.peers->FindById(id);
+  if (peer == nullptr || peer->addresses().IsCurrent(from)) return;  // spec: PATH-2, the hot path
+  if (IsRelay(from)) return;                                               // spec: PATH-1
+  PathReport report;
+  report.key = peer->key();
+  report.from = from;
+  report.change = peer->addresses().Confirm(from, &report.previous);
+  if (report.change == PathChange::kUnchanged) return;
+  // A busy lower path says so with every packet; one line of log a second is enough (spec: PATH-5).
+  if (report.change == PathChange::kLowerKept && !lower_path_log_.Allow(now_)) return;
+  if (env_.link->paths.TryPush(std::move(report))) wake_control_ = true;
+}
+
+// The kernel has the last word, so what was counted as sent is taken back.
+void EngineShard::OnSendFailure(io::SocketId, const io::SendFailure& failure) {
+  const io::TxTrain& train = *failure.train;
+  const PacketTrain packets{train.data, train.size,
+                            train.segment_size == 0 ? train.size : train.segment_size};
+  const PacketTrain lost = Slice(packets, failure.first, failure.packets);
+  counters_.TakeBackTx(DirectPath(train.to), failure.packets, lost.size);
+  counters_.AddDrop(DropForError(failure.error), failure.packets);
+  // A roaming address is one that no list has, so no peer owns it (spec: SEND-5).
+  if (stopping_ || !reader_.online() || env_.peers->FindByAddress(train.to) == nullptr) return;
+  if (!failure_log_.Allow(now_)) return;
+  if (env_.link->failures.TryPush({train.to, failure.error})) wake_control_ = true;
+}
+
+// The loop's totals go on; the counters get what is new.
+void EngineShard::CountSocketDrops() {
+  counted_ = now_;
+  for (std::optional<Socket>* socket : {&v4_, &v6_}) {
+    if (!socket->has_value()) continue;
+    const io::UdpStats stats = loop_.Stats((*socket)->id);
+    counters_.AddDrop(Drop::kRxTruncated,
+                      stats.rx_truncated - std::exchange((*socket)->truncated, stats.rx_truncated));
+    counters_.AddDrop(Drop::kRxKernel, stats.rx_kernel_drops - std::exchange((*socket)->kernel_drops,
+                                                                  stats.rx_kernel_drops));
+  }
+}
+
+}  // namespace ringsock

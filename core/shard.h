@@ -1,0 +1,123 @@
+// A shard: one thread, one loop, one socket per family. Each packet runs to completion on it: from
+// the socket through the tables to the handler, and what the handler sends goes out at the end of
+// the batch. Reading order of the data path: OnReceive, ReceiveTrain, Send, Route.
+#ifndef RINGSOCK_CORE_SHARD_H_
+#define RINGSOCK_CORE_SHARD_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/log.h"
+#include "core/counters.h"
+#include "core/engine.h"
+#include "core/peer_table.h"
+#include "core/quiescence.h"
+#include "core/relay_queue.h"
+#include "core/sender.h"
+#include "core/shard_link.h"
+#include "core/shard_loop.h"
+#include "core/train_builder.h"
+#include "io/loop.h"
+
+namespace ringsock {
+
+// What a shard works with. All of it outlives the shard.
+struct ShardEnvironment {
+  uint32_t index = 0;
+  io::Loop* loop = nullptr;
+  Handler* handler = nullptr;
+  PeerTable* peers = nullptr;
+  SenderQueues* senders = nullptr;
+  ShardLink* link = nullptr;
+  io::Loop* control_loop = nullptr;  // to wake
+  RelayQueue* relay = nullptr;       // null: no relays, packets for them are counted drops
+  bool gso = true;                   // LoopOptions::gso: whether trains are worth building
+};
+
+class EngineShard final : public Shard, private io::UdpHandler, private BatchScope {
+ public:
+  EngineShard(const ShardEnvironment& environment, Quiescence::Reader reader);
+
+  // Before the thread starts: opens the socket of the family of `config.bind`.
+  absl::StatusOr<Endpoint> OpenSocket(const io::UdpConfig& config);
+  void CloseSocket(bool v6);
+  void CloseSockets();
+
+  // The shard's thread: Start() once, Step() again and again, Stop() once.
+  absl::Status Start();
+  // Runs what is queued and what has arrived; if that is nothing, waits for more until `deadline`
+  // (on a simulated loop: does not wait). Returns how many trains it handled.
+  size_t Step(Instant deadline);
+  // Closes all sockets, after telling the handler if its OnShardStart() was well.
+  void Stop(bool tell_handler);
+
+  // Any thread.
+  CounterSnapshot Counters() const { return counters_.Snapshot(); }
+
+  // Shard, for the handler on this thread.
+  uint32_t index() const override { return env_.index; }
+  Instant now() const override { return now_; }
+  io::Loop& loop() override { return embedder_loop_; }
+  SendResult Send(PeerId peer, const PacketTrain& packets) override;
+  SendResult SendTo(const Endpoint& to, const PacketTrain& packets) override;
+  void ConfirmPath(PeerId peer, const Endpoint& from) override;
+
+ private:
+  // Trains shown to the handler in one call; a batch with more pieces is shown in several.
+  static constexpr size_t kMaxViews = 64;
+  // Trains taken from each Sender between two looks at the sockets.
+  static constexpr size_t kSenderBudget = 64;
+
+  // A socket and how much of its statistics has been counted.
+  struct Socket {
+    io::SocketId id;
+    uint64_t truncated = 0;
+    uint64_t kernel_drops = 0;
+  };
+
+  void OnReceive(io::SocketId socket, std::span<const io::RxTrain> trains) override;
+  void OnSendFailure(io::SocketId socket, const io::SendFailure& failure) override;
+  void BeginBatch() override;
+  void EndBatch() override;
+
+  void ReceiveTrain(const io::RxTrain& train);
+  void AddView(PeerId peer, const io::RxTrain& train, const PacketTrain& packets);
+  void DeliverViews();
+  void TakeStun(const io::RxTrain& train, const PacketTrain& packet);
+
+  SendResult SendToPeer(Peer& peer, const PacketTrain& packets);
+  SendResult Spray(Peer& peer, const PacketTrain& packet);
+  SendResult Route(const Peer* peer, const Endpoint& to, const PacketTrain& packets);
+  SendResult Fail(Drop drop, const PacketTrain& packets, SendResult result);
+
+  bool RunQueues();
+  void CountSocketDrops();
+
+  ShardEnvironment env_;
+  io::Loop& loop_;
+  Quiescence::Reader reader_;
+  ShardLoop embedder_loop_;
+  TrainBuilder builder_;
+  ShardCounters counters_;
+  std::optional<Socket> v4_;
+  std::optional<Socket> v6_;
+  Instant now_;
+  Instant counted_;  // when the sockets' own counters were last looked at
+  std::array<ReceivedTrain, kMaxViews> views_;
+  size_t view_count_ = 0;
+  Destinations destinations_;
+  bool wake_control_ = false;
+  bool uncounted_ = false;  // trains have come since
+  bool stopping_ = false;
+  RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
+  RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_CORE_SHARD_H_

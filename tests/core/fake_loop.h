@@ -1,0 +1,75 @@
+// A loop without a network: it keeps what is sent, and its slabs can run out.
+#ifndef RINGSOCK_TESTS_CORE_FAKE_LOOP_H_
+#define RINGSOCK_TESTS_CORE_FAKE_LOOP_H_
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/clock.h"
+#include "io/loop.h"
+
+namespace ringsock {
+
+class FakeLoop final : public io::Loop {
+ public:
+  struct Sent {
+    io::SocketId socket;
+    io::TxTrain train;
+    bool copied;                       // it was in a slab
+    std::vector<std::string> packets;  // as the bytes were at Send()
+  };
+
+  explicit FakeLoop(size_t slabs = 64) {
+    for (size_t i = 0; i < slabs; ++i) {
+      memory_.push_back(std::make_unique<std::byte[]>(io::kMaxDatagram));
+      slabs_.push_back({memory_.back().get(), io::kMaxDatagram});
+    }
+    for (io::TxSlab& slab : slabs_) free_.push_back(&slab);
+  }
+
+  const char* name() const override { return "fake"; }
+  const Clock& clock() const override { return clock_; }
+  absl::StatusOr<io::SocketId> OpenUdp(const io::UdpConfig&, io::UdpHandler*) override { return 0; }
+  void CloseUdp(io::SocketId) override {}
+  Endpoint LocalEndpoint(io::SocketId) const override { return {}; }
+  io::UdpStats Stats(io::SocketId) const override { return {}; }
+  void Send(io::SocketId socket, const io::TxTrain& train) override {
+    Sent sent{socket, train, train.slab != nullptr, {}};
+    const uint32_t segment = train.segment_size == 0 ? train.size : train.segment_size;
+    for (uint32_t at = 0; at < train.size; at += segment) {
+      const auto* data = reinterpret_cast<const char*>(train.data + at);
+      sent.packets.emplace_back(data, std::min(segment, train.size - at));
+    }
+    if (train.slab != nullptr) free_.push_back(train.slab);
+    sent_.push_back(std::move(sent));
+  }
+  void Flush() override {}
+  io::TxSlab* AcquireSlab() override {
+    if (free_.empty()) return nullptr;
+    io::TxSlab* slab = free_.back();
+    free_.pop_back();
+    return slab;
+  }
+  void ReleaseSlab(io::TxSlab* slab) override { free_.push_back(slab); }
+  size_t Poll(Instant) override { return 0; }
+  void Wake() override { wakes_.fetch_add(1, std::memory_order_relaxed); }
+
+  std::vector<Sent>& sent() { return sent_; }
+  size_t free_slabs() const { return free_.size(); }
+  int wakes() const { return wakes_.load(std::memory_order_relaxed); }
+  ManualClock& manual_clock() { return clock_; }
+
+ private:
+  ManualClock clock_;
+  std::vector<std::unique_ptr<std::byte[]>> memory_;
+  std::vector<io::TxSlab> slabs_;
+  std::vector<io::TxSlab*> free_;
+  std::vector<Sent> sent_;
+  std::atomic<int> wakes_{0};
+};
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_TESTS_CORE_FAKE_LOOP_H_
