@@ -1,0 +1,141 @@
+#include "core/packet_ring.h"
+
+#include <cstring>
+#include <deque>
+#include <random>
+#include <string>
+#include <thread>
+
+#include "gtest/gtest.h"
+
+namespace ringsock {
+namespace {
+
+PacketTrain TrainOf(const std::string& bytes) {
+  const auto size = static_cast<uint32_t>(bytes.size());
+  return {reinterpret_cast<const std::byte*>(bytes.data()), size, size};
+}
+
+std::string BytesOf(const PacketRecord& record) {
+  return {reinterpret_cast<const char*>(record.packets.data), record.packets.size};
+}
+
+TEST(PacketRingTest, NeighboursAreNeighboursInMemory) {
+  PacketRing ring(16);
+  ASSERT_TRUE(ring.Push(PeerId{1}, {}, TrainOf("abc")));
+  ASSERT_TRUE(ring.Push(PeerId{1}, {}, TrainOf("def")));
+  const PacketRecord* first = ring.Next();
+  const PacketRecord* second = ring.Next();
+  ASSERT_NE(second, nullptr);
+  EXPECT_EQ(first->packets.data + 3, second->packets.data);
+  EXPECT_EQ(ring.Next(), nullptr);
+}
+
+TEST(PacketRingTest, WhatWasShownStaysUntilReleased) {
+  PacketRing ring(2);
+  ASSERT_TRUE(ring.Push(PeerId{1}, {}, TrainOf("a")));
+  ASSERT_TRUE(ring.Push(PeerId{2}, {}, TrainOf("b")));
+  const PacketRecord* first = ring.Next();
+  ring.Next();
+  EXPECT_FALSE(ring.Push(PeerId{3}, {}, TrainOf("c")));
+  EXPECT_EQ(BytesOf(*first), "a");
+  ring.Release();
+  EXPECT_TRUE(ring.Push(PeerId{3}, {}, TrainOf("c")));
+  EXPECT_EQ(BytesOf(*ring.Next()), "c");
+}
+
+TEST(PacketRingTest, TheLargestDatagramFitsTheSmallestRing) {
+  PacketRing ring(1);
+  const std::string large(io::kMaxDatagram, 'x');
+  for (int i = 0; i < 10; ++i) {
+    ASSERT_TRUE(ring.Push(PeerId{1}, {}, TrainOf(large)));
+    EXPECT_FALSE(ring.Push(PeerId{1}, {}, TrainOf("y")));
+    EXPECT_EQ(BytesOf(*ring.Next()), large);
+    ring.Release();
+  }
+}
+
+TEST(PacketRingTest, KnowsWhenItIsHalfFull) {
+  PacketRing records(8);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(records.Push(PeerId{1}, {}, TrainOf("a")));
+  EXPECT_FALSE(records.HalfFull());
+  ASSERT_TRUE(records.Push(PeerId{1}, {}, TrainOf("a")));
+  EXPECT_TRUE(records.HalfFull());
+  while (records.Next() != nullptr) continue;
+  records.Release();
+  EXPECT_FALSE(records.HalfFull());
+
+  PacketRing bytes(8);
+  const std::string large(io::kMaxDatagram, 'x');
+  ASSERT_TRUE(bytes.Push(PeerId{1}, {}, TrainOf(large)));
+  ASSERT_TRUE(bytes.Push(PeerId{1}, {}, TrainOf("a")));
+  ASSERT_TRUE(bytes.Push(PeerId{1}, {}, TrainOf(std::string(100, 'x'))));
+  EXPECT_TRUE(bytes.HalfFull());
+}
+
+// Against a queue: nothing lost, doubled, changed or out of order, over many turns of both rings.
+TEST(PacketRingTest, BehavesAsAQueue) {
+  std::mt19937 random(7);
+  PacketRing ring(64);
+  std::deque<std::string> model;
+  for (int step = 0; step < 100'000; ++step) {
+    if (random() % 3 != 0) {
+      const size_t size = random() % 20 == 0 ? random() % io::kMaxDatagram : random() % 2000;
+      const std::string bytes(size, static_cast<char>(random()));
+      if (ring.Push(PeerId{1}, {}, TrainOf(bytes))) {
+        model.push_back(bytes);
+      } else {
+        EXPECT_GT(model.size(), 0u);
+      }
+    } else {
+      for (size_t i = random() % 8; i > 0; --i) {
+        const PacketRecord* record = ring.Next();
+        ASSERT_EQ(record == nullptr, model.empty());
+        if (record == nullptr) break;
+        ASSERT_EQ(BytesOf(*record), model.front());
+        model.pop_front();
+      }
+      ring.Release();
+    }
+  }
+}
+
+TEST(PacketRingTest, TwoThreads) {
+  constexpr uint32_t kCount = 200'000;
+  PacketRing ring(32);
+  std::thread producer([&ring] {
+    std::string bytes(600, '\0');
+    for (uint32_t i = 0; i < kCount;) {
+      std::memcpy(bytes.data(), &i, sizeof(i));
+      const uint32_t size = 4 + i % 590;
+      bytes[size - 1] = static_cast<char>(i);
+      if (i % 590 < 4) std::memcpy(bytes.data(), &i, sizeof(i));
+      if (ring.Push(PeerId{i}, {}, {reinterpret_cast<std::byte*>(bytes.data()), size, size})) {
+        ++i;
+      } else {
+        std::this_thread::yield();
+      }
+    }
+  });
+  for (uint32_t i = 0; i < kCount;) {
+    const PacketRecord* record = ring.Next();
+    if (record == nullptr) {
+      std::this_thread::yield();
+      continue;
+    }
+    ASSERT_EQ(record->peer, PeerId{i});
+    ASSERT_EQ(record->packets.size, 4 + i % 590);
+    if (i % 590 >= 4) {
+      uint32_t number;
+      std::memcpy(&number, record->packets.data, sizeof(number));
+      ASSERT_EQ(number, i);
+    }
+    ++i;
+    if (i % 5 == 0) ring.Release();
+    if (i % 5 != 0 && !ring.HasNext()) ring.Release();
+  }
+  producer.join();
+}
+
+}  // namespace
+}  // namespace ringsock

@@ -1,0 +1,212 @@
+#include "core/sender.h"
+
+#include <cstring>
+#include <map>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/core/engine_fixture.h"
+#include "tests/core/fake_loop.h"
+
+namespace ringsock {
+namespace {
+
+class SenderTest : public testing::Test {
+ protected:
+  static constexpr uint32_t kRingPackets = 16;
+  static constexpr uint32_t kMaxSenders = 70;  // more than one word of bits
+
+  SenderTest() : queues_({&loops_[0], &loops_[1]}, kMaxSenders, kRingPackets) {}
+
+  std::unique_ptr<Sender> NewSender() {
+    auto sender = queues_.NewSender();
+    EXPECT_TRUE(sender.ok()) << sender.status().ToString();
+    return *std::move(sender);
+  }
+  // All that waits for a shard, as text.
+  std::vector<std::string> Drain(uint32_t shard, size_t budget = 1000) {
+    std::vector<std::string> got;
+    queues_.Drain(shard, budget, [&got](const PacketRecord& record) {
+      got.emplace_back(reinterpret_cast<const char*>(record.packets.data), record.packets.size);
+    });
+    queues_.Release(shard);
+    return got;
+  }
+  uint64_t Dropped(Drop drop) const {
+    return queues_.Counters().drops[static_cast<size_t>(drop)];
+  }
+  // A peer whose packets go to `shard`.
+  PeerId PeerOn(uint32_t shard) const {
+    uint64_t id = 1;
+    while (queues_.ShardOf(PeerId{id}) != shard) ++id;
+    return PeerId{id};
+  }
+
+  FakeLoop loops_[2];
+  SenderQueues queues_;
+};
+
+TEST_F(SenderTest, ShardsAreToldAtFlush) {
+  auto sender = NewSender();
+  EXPECT_EQ(sender->Send(PeerOn(1), TrainOf("hello")), SendResult::kOk);
+  EXPECT_FALSE(queues_.Pending(1));
+  sender->Flush();
+  EXPECT_TRUE(queues_.Pending(1));
+  EXPECT_FALSE(queues_.Pending(0));
+  EXPECT_EQ(loops_[1].wakes(), 1);
+  EXPECT_EQ(loops_[0].wakes(), 0);
+  EXPECT_EQ(Drain(1), std::vector<std::string>{"hello"});
+  EXPECT_FALSE(queues_.Pending(1));
+  sender->Flush();
+  EXPECT_EQ(loops_[1].wakes(), 1);
+}
+
+TEST_F(SenderTest, ShardsAreToldWhenARingIsHalfFull) {
+  auto sender = NewSender();
+  for (uint32_t i = 0; i < kRingPackets / 2; ++i) sender->Send(PeerOn(0), TrainOf("x"));
+  EXPECT_TRUE(queues_.Pending(0));
+  EXPECT_EQ(Drain(0).size(), kRingPackets / 2);
+}
+
+TEST_F(SenderTest, AFullRingIsACountedDropAndTellsTheShard) {
+  auto sender = NewSender();
+  for (uint32_t i = 0; i < kRingPackets; ++i) {
+    EXPECT_EQ(sender->Send(PeerOn(0), TrainOf("x")), SendResult::kOk);
+  }
+  EXPECT_EQ(sender->Send(PeerOn(0), TrainOf("12345", 2)), SendResult::kQueueFull);
+  EXPECT_EQ(Dropped(Drop::kTxQueueFull), 3u);
+  EXPECT_EQ(sender->Send(PeerOn(1), TrainOf("y")), SendResult::kOk);  // the other shard's trouble
+  EXPECT_EQ(Drain(0).size(), kRingPackets);
+  EXPECT_EQ(sender->Send(PeerOn(0), TrainOf("x")), SendResult::kOk);
+}
+
+TEST_F(SenderTest, AddressesAndTrainsArriveAsTheyWere) {
+  auto sender = NewSender();
+  const Endpoint to = *Endpoint::Parse("192.0.2.1:99");
+  EXPECT_EQ(sender->SendTo(to, TrainOf("abcde", 2)), SendResult::kOk);
+  sender->Flush();
+  size_t shown = 0;
+  queues_.Drain(queues_.ShardOf(to), 10, [&](const PacketRecord& record) {
+    EXPECT_EQ(record.peer, PeerId::kNone);
+    EXPECT_EQ(record.address, to);
+    EXPECT_EQ(record.packets.segment_size, 2u);
+    ++shown;
+  });
+  EXPECT_EQ(shown, 1u);
+}
+
+TEST_F(SenderTest, RelaysAndGiantsAreRefused) {
+  auto sender = NewSender();
+  EXPECT_EQ(sender->SendTo(RelayEndpoint(3), TrainOf("x")), SendResult::kRelayNotAllowed);
+  EXPECT_EQ(Dropped(Drop::kTxRelayNotAllowed), 1u);  // spec: SEND-8
+  const std::string giant(io::kMaxDatagram + 1, 'x');
+  EXPECT_EQ(sender->Send(PeerId{1}, TrainOf(giant)), SendResult::kTooLarge);
+  EXPECT_EQ(Dropped(Drop::kTxTooLarge), 1u);
+  EXPECT_EQ(sender->Send(PeerId{1}, TrainOf(giant, 1000)), SendResult::kOk);
+  EXPECT_EQ(sender->Send(PeerId{1}, TrainOf("")), SendResult::kOk);
+}
+
+TEST_F(SenderTest, ABudgetLeavesTheRestForTheNextTime) {
+  auto busy = NewSender();
+  auto quiet = NewSender();
+  for (int i = 0; i < 10; ++i) busy->Send(PeerOn(0), TrainOf("b"));
+  quiet->Send(PeerOn(0), TrainOf("q"));
+  busy->Flush();
+  quiet->Flush();
+  EXPECT_EQ(Drain(0, 4), (std::vector<std::string>{"b", "b", "b", "b", "q"}));
+  EXPECT_TRUE(queues_.Pending(0));
+  EXPECT_EQ(Drain(0, 100).size(), 6u);
+  EXPECT_FALSE(queues_.Pending(0));
+}
+
+TEST_F(SenderTest, PlacesAreBoundedAndUsedAgain) {
+  std::vector<std::unique_ptr<Sender>> senders;
+  for (uint32_t i = 0; i < kMaxSenders; ++i) senders.push_back(NewSender());
+  EXPECT_TRUE(absl::IsResourceExhausted(queues_.NewSender().status()));
+  senders.back()->Send(PeerOn(0), TrainOf("last words"));
+  senders.pop_back();  // ends with packets in the ring
+  auto next = NewSender();
+  next->Send(PeerOn(0), TrainOf("and on"));
+  next->Flush();
+  EXPECT_EQ(Drain(0), (std::vector<std::string>{"last words", "and on"}));
+}
+
+TEST_F(SenderTest, AfterCloseEverythingIsCounted) {
+  auto sender = NewSender();
+  sender->Send(PeerOn(0), TrainOf("left behind"));
+  NewSender()->Send(PeerOn(0), TrainOf("of one that is gone"));
+  queues_.Close();
+  EXPECT_EQ(sender->Send(PeerOn(0), TrainOf("12345", 2)), SendResult::kClosed);
+  EXPECT_TRUE(absl::IsFailedPrecondition(queues_.NewSender().status()));
+  sender.reset();
+  EXPECT_EQ(Dropped(Drop::kClosed), 1u + 3u + 1u);
+}
+
+TEST_F(SenderTest, PeersAreSpreadOverShards) {
+  uint32_t on_first = 0;
+  for (uint64_t id = 1; id <= 1000; ++id) on_first += queues_.ShardOf(PeerId{id}) == 0;
+  EXPECT_GT(on_first, 400u);
+  EXPECT_LT(on_first, 600u);
+}
+
+// Senders on threads of their own, one of them reborn again and again, while both shards drain:
+// every packet that was taken arrives once, and those of one sender and peer in order.
+TEST_F(SenderTest, OrderHoldsAcrossThreads) {
+  constexpr int kThreads = 3;
+  constexpr uint32_t kPackets = 5'000;
+  std::atomic<int> running{kThreads};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < kThreads; ++t) {
+    threads.emplace_back([this, t, &running] {
+      std::unique_ptr<Sender> sender = NewSender();
+      for (uint32_t i = 0; i < kPackets;) {
+        std::string bytes(8, '\0');
+        std::memcpy(bytes.data(), &i, sizeof(i));
+        const PeerId peer{static_cast<uint64_t>(1 + t * 10 + i % 4)};
+        if (sender->Send(peer, TrainOf(bytes)) == SendResult::kOk) {
+          ++i;
+        } else {
+          std::this_thread::yield();
+        }
+        if (t == 0 && i % 1000 == 999) {
+          // What it sent before goes first only if its old rings are empty or its place is kept;
+          // with one sender at a time coming and going, it is.
+          sender.reset();
+          sender = NewSender();
+        }
+      }
+      sender.reset();
+      running.fetch_sub(1);
+    });
+  }
+  std::map<uint64_t, uint32_t> next;
+  uint64_t got[2] = {0, 0};
+  std::mutex mutex;
+  const auto drain = [&](uint32_t shard) {
+    for (bool last = false;;) {
+      queues_.Drain(shard, 8, [&](const PacketRecord& record) {
+        uint32_t number;
+        std::memcpy(&number, record.packets.data, sizeof(number));
+        std::lock_guard lock(mutex);
+        auto [entry, fresh] = next.try_emplace(static_cast<uint64_t>(record.peer), number % 4);
+        ASSERT_EQ(number, entry->second);
+        entry->second = number + 4;
+        ++got[shard];
+      });
+      queues_.Release(shard);
+      if (last && !queues_.Pending(shard)) return;
+      last = running.load() == 0;
+    }
+  };
+  std::thread second([&] { drain(1); });
+  drain(0);
+  second.join();
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(got[0] + got[1], uint64_t{kThreads} * kPackets);
+}
+
+}  // namespace
+}  // namespace ringsock
