@@ -12,10 +12,12 @@
 #include <mutex>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/key.h"
 #include "core/engine.h"
@@ -29,6 +31,17 @@ inline constexpr std::chrono::seconds kPatience(20);
 inline PacketTrain TrainOf(const std::string& bytes, size_t segment = 0) {
   return {reinterpret_cast<const std::byte*>(bytes.data()), static_cast<uint32_t>(bytes.size()),
           static_cast<uint32_t>(segment == 0 ? bytes.size() : segment)};
+}
+
+// Waits for what another thread will make true; false after kPatience.
+template <typename Condition>
+bool WaitUntil(Condition&& condition) {
+  const Instant end = SystemClock().Now() + kPatience;
+  while (!condition()) {
+    if (SystemClock().Now() > end) return false;
+    std::this_thread::yield();
+  }
+  return true;
 }
 
 // A WireGuard message of `type` with a body that tells it from others.
@@ -55,12 +68,18 @@ class KeepingHandler : public Handler {
     PathKind path;
     std::string bytes;
   };
-  std::function<void(Shard&, const ReceivedTrain&)> reaction;
+  using Reaction = std::function<void(Shard&, const ReceivedTrain&)>;
+  Reaction reaction;  // set before the engine starts
+  // Sets it while the engine runs.
+  void SetReaction(Reaction next) {
+    std::lock_guard lock(mutex_);
+    reaction = std::move(next);
+  }
 
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
     for (const ReceivedTrain& train : trains) {
-      if (reaction) reaction(shard, train);
       std::lock_guard lock(mutex_);
+      if (reaction) reaction(shard, train);
       const auto* data = reinterpret_cast<const char*>(train.packets.data);
       for (uint32_t at = 0; at < train.packets.size; at += train.packets.segment_size) {
         const uint32_t size = std::min(train.packets.segment_size, train.packets.size - at);
