@@ -245,7 +245,7 @@ TEST_F(EngineSimTest, FailedSendsAreTakenBackAndCountedByReason) {
   gateway.Send(peer, Message(4, "sent"));
   Run();
   EXPECT_EQ(other.Fresh(), Texts{Message(4, "sent")});
-  const auto& path = gateway.engine->Counters().paths[0];
+  const auto path = gateway.engine->Counters().paths[0];
   EXPECT_EQ(path.tx_packets, 1u);
   EXPECT_EQ(path.tx_bytes, Message(4, "sent").size());
 }

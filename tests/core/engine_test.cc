@@ -275,7 +275,7 @@ TEST_P(EngineTest, SendFailuresAreCountedByReason) {
   auto done = [&] { return Count(engine_->Counters(), Drop::kTxNoDestination) == 2; };
   EXPECT_TRUE(WaitUntil(done));
   EXPECT_EQ(Count(engine_->Counters(), Drop::kTxTooLarge), 1u);
-  const auto& path = engine_->Counters().paths[static_cast<size_t>(
+  const auto path = engine_->Counters().paths[static_cast<size_t>(
       v6() ? PathKind::kDirectV6 : PathKind::kDirectV4)];
   EXPECT_EQ(path.tx_packets, 1u);
   EXPECT_EQ(path.tx_bytes, Message(4, "somewhere").size());
