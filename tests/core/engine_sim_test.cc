@@ -269,16 +269,17 @@ TEST_F(EngineSimTest, ARefusedTrainStillArrives) {
 }
 
 // spec: RECV-6
-TEST_F(EngineSimTest, TruncatedAndOverflowedDatagramsAreCounted) {
+TEST_F(EngineSimTest, TruncatedDatagramsAreCounted) {
   Node gateway(&net_, "gateway", {V4(198, 51, 100, 1)});
   Node other(&net_, "other", {V4(198, 51, 100, 2)});
   const PeerId peer = other.Add(1, "198.51.100.1:41641");
   gateway.shard_loop->faults(0).truncated_trains = 1;
   other.Send(peer, Message(4, "too much"));
-  other.Send(peer, Message(4, "too much"));
   Run();
-  EXPECT_EQ(gateway.Dropped(Drop::kRxTruncated) + gateway.Fresh().size(), 2u);
-  EXPECT_GE(gateway.Dropped(Drop::kRxTruncated), 1u);
+  other.Send(peer, Message(4, "enough"));
+  Run();
+  EXPECT_EQ(gateway.Fresh(), Texts{Message(4, "enough")});
+  EXPECT_EQ(gateway.Dropped(Drop::kRxTruncated), 1u);
 }
 
 // spec: RECV-1: STUN goes to control when somebody there wants it, with its sender and its time.

@@ -303,7 +303,8 @@ TEST_P(EngineTest, AFamilyThatIsOffIsSkipped) {
 }
 
 TEST_P(EngineTest, SendersOnManyThreadsKeepTheOrderPerPeer) {
-  constexpr uint32_t kThreads = 3, kPackets = 1000;
+  // As many small packets as any host's default receive buffer holds: nothing may be lost.
+  constexpr uint32_t kThreads = 3, kPackets = 200;
   START_OR_SKIP(Options(2));
   std::vector<std::unique_ptr<RemoteHost>> hosts;
   std::vector<PeerId> peers;
@@ -326,19 +327,13 @@ TEST_P(EngineTest, SendersOnManyThreadsKeepTheOrderPerPeer) {
       }
     });
   }
-  // Loopback loses what finds the receiver's buffer full, so order is what is asserted; the last
-  // packet shows that all of them were on their way.
+  for (auto& thread : threads) thread.join();
   for (uint32_t t = 0; t < kThreads; ++t) {
-    int64_t last = -1;
-    while (last + 1 < kPackets) {
-      const std::string bytes = hosts[t]->Receive();
-      ASSERT_GT(bytes.size(), 4u);
-      const int64_t number = std::stol(bytes.substr(4));
-      ASSERT_GT(number, last);
-      last = number;
+    for (uint32_t i = 0; i < kPackets; ++i) {
+      ASSERT_EQ(hosts[t]->Receive(), Message(4, absl::StrCat(i)))
+          << engine_->Counters().ToString();
     }
   }
-  for (auto& thread : threads) thread.join();
 }
 
 TEST_P(EngineTest, ClosesUnderTrafficAndFreesThePort) {
