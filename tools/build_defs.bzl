@@ -51,6 +51,9 @@ def ringsock_cc_test(name, copts = [], deps = [], tags = [], size = "small", **k
     native.cc_test(
         name = name,
         size = size,
+        # As binaries do: each object is compiled once for both, and libraries that a project
+        # library needs but the test's own objects do not (absl, linked as needed) are found.
+        linkstatic = True,
         copts = _COPTS + copts,
         tags = _with_implied(tags),
         deps = deps + _TEST_DEPS,

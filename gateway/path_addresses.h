@@ -1,0 +1,155 @@
+// The loopback addresses by which WireGuard knows its peers' paths. Each stands for one (peer,
+// path) pair: a packet that came over the path is handed to WireGuard from that address, and what
+// WireGuard sends to it tells which path it has authenticated.
+//
+//   home        a peer whose path is not known yet; what `wg set ... endpoint` is given
+//   path        a peer and the endpoint its packets come from; the peer may not be known yet
+//   adopted     an address WireGuard still used when we started; the peer is known, the path is not
+//
+// Homes and the paths of configured endpoints follow from key and endpoint alone, so they are the
+// same after a restart. All others are given out at run time by a PathAssigner per shard.
+//
+// One table for all shards, an array indexed by (address - first address). Reading is wait-free on
+// every thread. A slot is written by the shard that owns its part of the range; what other shards
+// learn (the owner of a path, that WireGuard answered) they add with a compare-and-swap on the
+// state, whose generation counts the uses of the slot, so nothing is added to the wrong one.
+#ifndef RINGSOCK_GATEWAY_PATH_ADDRESSES_H_
+#define RINGSOCK_GATEWAY_PATH_ADDRESSES_H_
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/endpoint.h"
+#include "gateway/config.h"
+#include "gateway/mac1.h"
+
+namespace ringsock::gateway {
+
+// An address as its distance from the first one of the range.
+using AddressOffset = uint32_t;
+inline constexpr AddressOffset kNoAddress = ~AddressOffset{0};
+
+enum class AddressKind : uint8_t { kFree, kBusy, kHome, kPath, kAdopted };
+
+// What one address means, as read at one moment.
+struct PathAddress {
+  AddressOffset offset = kNoAddress;
+  AddressKind kind = AddressKind::kFree;
+  PeerIndex owner = kNoPeer;
+  Endpoint path;          // only of kPath
+  bool answered = false;  // WireGuard has authenticated a packet that came from here
+  uint64_t state = 0;     // for the calls that change it
+};
+
+// What makes two packets come over the same path. A relay's endpoint is shared by many peers, any
+// other has one at a time.
+struct PathKey {
+  Endpoint from;
+  PeerIndex relayed = kNoPeer;  // the peer, if `from` is a relay
+
+  static PathKey Of(const Endpoint& from, PeerIndex peer) {
+    return {from, IsRelay(from) ? peer : kNoPeer};
+  }
+  friend bool operator==(const PathKey&, const PathKey&) = default;
+  template <typename H>
+  friend H AbslHashValue(H h, const PathKey& key) {
+    return H::combine(std::move(h), key.from, key.relayed);
+  }
+};
+
+// What a PathAssigner notes about its addresses, kept beside what it is about.
+struct AssignerNote {
+  PeerIndex relayed = kNoPeer;  // part of the PathKey
+  AddressOffset older = kNoAddress;
+  AddressOffset newer = kNoAddress;
+  bool live = false;
+};
+
+class PathAddresses {
+ public:
+  // Gives every peer its home and every configured endpoint its address. The range is of a checked
+  // configuration; fails only without memory for it (64 bytes an address, touched as they are
+  // used).
+  static absl::StatusOr<std::unique_ptr<PathAddresses>> Create(const LoopbackRange& range,
+                                                               std::span<const PeerConfig> peers);
+  ~PathAddresses();
+  PathAddresses(const PathAddresses&) = delete;
+  PathAddresses& operator=(const PathAddresses&) = delete;
+
+  uint32_t size() const { return range_.size; }
+  IpAddress Address(AddressOffset offset) const { return IpAddress::V4(range_.base + offset); }
+  // kNoAddress if it is outside the range.
+  AddressOffset OffsetOf(const IpAddress& ip) const {
+    return range_.Contains(ip) ? ip.V4HostOrder() - range_.base : kNoAddress;
+  }
+  AddressOffset Home(PeerIndex peer) const { return homes_[peer]; }
+  // The address of a configured endpoint; kNoAddress if there is none.
+  AddressOffset Configured(const PathKey& key) const;
+
+  // What the address means; kBusy while it changes. `offset` is in the range.
+  PathAddress Read(AddressOffset offset) const;
+
+  // Seconds in which the address carried a packet either way. Any thread.
+  void Touch(AddressOffset offset, Instant now);
+  uint32_t SecondsSinceUse(AddressOffset offset, Instant now) const;
+  // A packet was handed to WireGuard from this address. Any thread.
+  void MarkHeard(AddressOffset offset);
+  // True once after MarkHeard(). Any thread.
+  bool TakeHeard(AddressOffset offset);
+  // The same on every thread; false if the address has meanwhile come to mean something else.
+  bool MarkAnswered(const PathAddress& address);
+  bool SetOwner(PathAddress* address, PeerIndex owner);
+  // Makes a free address one of `owner`.
+  bool Adopt(PathAddress* address, PeerIndex owner);
+
+  // The address that WireGuard sent to last, for this peer; kNoAddress at first. Any thread.
+  AddressOffset Current(PeerIndex peer) const {
+    return current_[peer].load(std::memory_order_relaxed);
+  }
+  void SetCurrent(PeerIndex peer, AddressOffset offset);
+
+  // For the one PathAssigner whose part of the range this is: makes an address stand for `key`.
+  // Claim() a free one, Reuse() one that was a path when it was read; false if another thread has
+  // changed it since.
+  bool Claim(AddressOffset offset, const PathKey& key, PeerIndex owner, bool answered, Instant now);
+  bool Reuse(const PathAddress& old, const PathKey& key, PeerIndex owner, bool answered,
+             Instant now);
+  AssignerNote& note(AddressOffset offset) { return slots_[offset].note; }
+  // What the address was last made to stand for.
+  PathKey KeyOf(AddressOffset offset) const;
+
+ private:
+  // A zeroed slot is a free one.
+  struct alignas(64) Slot {
+    std::atomic<uint64_t> state;  // generation << 32 | kind << 28 | owner + 1
+    std::array<std::atomic<uint64_t>, 3> path;
+    std::atomic<uint32_t> used;  // second of the last packet
+    std::atomic<uint8_t> heard;
+    AssignerNote note;
+  };
+  static_assert(sizeof(Slot) == 64);
+
+  PathAddresses(const LoopbackRange& range, Slot* slots, size_t peers);
+  void PlaceHomes(std::span<const PeerConfig> peers);
+  void PlaceConfigured(std::span<const PeerConfig> peers);
+  AddressOffset PlaceStatic(uint64_t hash, AddressKind kind, PeerIndex owner);
+  bool Write(AddressOffset offset, uint64_t expected, const PathKey& key, PeerIndex owner,
+             bool answered, Instant now);
+
+  const LoopbackRange range_;
+  Slot* const slots_;  // range_.size of them, mapped
+  std::vector<AddressOffset> homes_;
+  std::vector<std::atomic<AddressOffset>> current_;
+  absl::flat_hash_map<PathKey, AddressOffset> configured_;  // immutable after Create()
+};
+
+}  // namespace ringsock::gateway
+
+#endif  // RINGSOCK_GATEWAY_PATH_ADDRESSES_H_

@@ -1,0 +1,91 @@
+// Gives out loopback addresses to the paths that packets come over, one PathAssigner per shard,
+// each with its part of the range. There are two classes, so that a flood from unknown sources can
+// take nothing from anybody else:
+//
+//   pending  from sources nobody knows, never answered by WireGuard. Few. Reused oldest first, but
+//            only after `quarantine`: an answer that is still on its way must not meet an address
+//            that stands for somebody else by now.
+//   live     known to the engine as a peer's, or answered by WireGuard. Reused only after `idle`,
+//            oldest first, and never the one that WireGuard uses for a peer.
+//
+// When a class is full of addresses that may not be reused, the packet gets none.
+#ifndef RINGSOCK_GATEWAY_PATH_ASSIGNER_H_
+#define RINGSOCK_GATEWAY_PATH_ASSIGNER_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "gateway/path_addresses.h"
+
+namespace ringsock::gateway {
+
+struct AssignerLimits {
+  uint32_t pending = 8192;
+  uint32_t live = 1u << 18;
+  uint32_t quarantine_s = 3;
+  // WireGuard keys are refused after 180 s, so by then a silent path carries no session.
+  uint32_t idle_s = 180;
+};
+
+// All calls on the shard's thread.
+class PathAssigner {
+ public:
+  // Takes part `shard` of `shards` of the range. The limits are lowered to what is free in it: a
+  // quarter for the pending. Memory for them is allocated here, none later.
+  PathAssigner(PathAddresses* addresses, uint32_t shard, uint32_t shards,
+               const AssignerLimits& limits);
+
+  // The address for packets over this path; kNoAddress if there is none to be had. `owner` is the
+  // peer that the path belongs to, or is thought to belong to; `known` if the engine says so.
+  AddressOffset Assign(const PathKey& key, PeerIndex owner, bool known, Instant now);
+
+  uint32_t pending() const { return pending_.size; }
+  uint32_t live() const { return live_.size; }
+  uint32_t pending_limit() const { return pending_.limit; }
+  uint32_t live_limit() const { return live_.limit; }
+
+ private:
+  // A class of addresses in the order of the last packet received, linked through their notes.
+  struct Queue {
+    uint32_t limit = 0;
+    uint32_t size = 0;
+    AddressOffset oldest = kNoAddress;
+    AddressOffset newest = kNoAddress;
+
+    bool full() const { return size >= limit; }
+  };
+
+  Queue& QueueOf(bool live) { return live ? live_ : pending_; }
+  void Push(AddressOffset offset, bool live);
+  void Remove(AddressOffset offset);
+  size_t SlotOf(const PathKey& key) const;
+  AddressOffset Find(const PathKey& key) const;
+  void Insert(const PathKey& key, AddressOffset offset);
+  void Erase(const PathKey& key);
+  // Notes that a packet came over the path.
+  void Use(AddressOffset offset, Instant now);
+  // The address of a path seen for the first time.
+  AddressOffset AssignNew(const PathKey& key, PeerIndex owner, bool known, Instant now);
+  // An address never given out before; kNoAddress if there is none.
+  AddressOffset Fresh(const PathKey& key, PeerIndex owner, bool known, Instant now);
+  // The oldest of the class if it may be reused; kNoAddress if not. It is in no class then.
+  AddressOffset ReusePending(const PathKey& key, PeerIndex owner, Instant now);
+  AddressOffset ReuseLive(const PathKey& key, PeerIndex owner, bool known, Instant now);
+  // Makes the address stand for the key, if it is still what `old` says.
+  bool Replace(const PathAddress& old, const PathKey& key, PeerIndex owner, bool known,
+               Instant now);
+
+  PathAddresses* const addresses_;
+  const AssignerLimits limits_;
+  const uint64_t seed_;  // of the hash, so that nobody can aim at one place of the map
+  AddressOffset next_;   // every free address before it has been given out
+  const AddressOffset end_;
+  Queue pending_;
+  Queue live_;
+  // Open addressing, linear probing, at most half full; kNoAddress is an empty place.
+  std::vector<AddressOffset> map_;
+};
+
+}  // namespace ringsock::gateway
+
+#endif  // RINGSOCK_GATEWAY_PATH_ASSIGNER_H_
