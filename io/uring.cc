@@ -161,17 +161,17 @@ void Uring::Close() {
 }
 
 io_uring_sqe* Uring::NextSqe(CompletionTag tag) {
-  if (room() == 0) Submit();
+  if (queued() == ring_.sq.ring_entries) Submit();
   io_uring_sqe* sqe = &ring_.sq.sqes[ring_.sq.sqe_tail & ring_.sq.ring_mask];
   ++ring_.sq.sqe_tail;
   sqe->user_data = tag.Pack();
   return sqe;
 }
 
-void Uring::SubmitAndWait(uint32_t completions, Duration timeout) {
+void Uring::SubmitAndWait(Duration timeout) {
   const auto seconds = std::chrono::duration_cast<std::chrono::seconds>(timeout);
   const __kernel_timespec time{seconds.count(), (timeout - seconds).count()};
-  Enter(completions, IORING_ENTER_GETEVENTS, &time);
+  Enter(1, IORING_ENTER_GETEVENTS, &time);
 }
 
 void Uring::Enter(uint32_t wait_for, uint32_t flags, const __kernel_timespec* timeout) {

@@ -53,17 +53,16 @@ class Uring {
 
   // An entry to be filled by io_uring_prep_*(). Submits what is queued when the queue is full.
   io_uring_sqe* NextSqe(CompletionTag tag);
-  // Entries queued and not yet submitted, and how many more there is room for.
+  // Entries queued and not yet submitted.
   uint32_t queued() const { return ring_.sq.sqe_tail - submitted_; }
-  uint32_t room() const { return ring_.sq.ring_entries - queued(); }
 
   // Hands over what is queued. Requests that complete at once (sends that do not wait) have
   // completed when it returns; nothing else is made to happen.
   void Submit() { Enter(0, 0, nullptr); }
   // Also runs what became possible meanwhile, such as receives.
   void SubmitAndRun() { Enter(0, IORING_ENTER_GETEVENTS, nullptr); }
-  // Also sleeps until there are `completions` in the ring, for at most `timeout`.
-  void SubmitAndWait(uint32_t completions, Duration timeout);
+  // Also sleeps until there is a completion, for at most `timeout`.
+  void SubmitAndWait(Duration timeout);
   // True if SubmitAndRun() would find work. Reads memory, no system call.
   bool HasWork() const {
     const uint32_t flags = IO_URING_READ_ONCE(*ring_.sq.kflags);

@@ -199,7 +199,7 @@ void UringLoop::CancelReceive(UringSocket& socket) {
   ring_.SubmitAndRun();
   Reap();
   for (int turn = 0; socket.armed && turn < kCancelTurns; ++turn) {
-    ring_.SubmitAndWait(1, kCancelTurn);
+    ring_.SubmitAndWait(kCancelTurn);
     Reap();
   }
   if (socket.armed)
@@ -270,7 +270,7 @@ bool UringLoop::Wait(Instant deadline) {
   if (now >= deadline) return false;
   if (!waker_.PrepareSleep()) return true;
   ring_.SubmitAndWait(
-      1, deadline == Instant::max() ? kLongestSleep : std::min(kLongestSleep, deadline - now));
+      std::min(kLongestSleep, deadline == Instant::max() ? kLongestSleep : deadline - now));
   // The eventfd is polled edge by edge and never read.
   const bool woken = waker_.FinishSleep(/*drained=*/true);
   Reap();

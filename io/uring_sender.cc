@@ -31,10 +31,6 @@ UringSender::UringSender(const LoopOptions& options, Uring* ring, std::function<
       zero_copy_(options.zero_copy),
       slots_(capacity_ + kMaxTrainPackets) {}
 
-size_t UringSender::OrderBucket(const UringSocket& socket, const Endpoint& to) const {
-  return HashEndpoint(to, socket.id) % kOrderBuckets;
-}
-
 void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
   TxTrain rest = train;
   do {
@@ -44,34 +40,26 @@ void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
 }
 
 void UringSender::Append(UringSocket& socket, const TxTrain& part) {
-  if (count_ == capacity_) Flush();
-  // A chain must not be cut in two by entries of others that fill the queue.
-  if (count_ == 0 && ring_->room() < slots_.size()) ring_->Submit();
   const uint32_t packets = part.packets();
-  LinkBehindTrain(OrderBucket(socket, part.to), packets > 1);
   const bool zero_copy = part.slab != nullptr && packets >= ZeroCopyMemory::kMinPackets &&
                          zero_copy_.Use(part.to.ip, now_);
+  Leader& leader = leaders_[HashEndpoint(part.to, socket.id) % kLeaders];
+  if (count_ == capacity_ ||
+      (leader.submission == submission_ && !SharesFate(slots_[leader.slot], part, zero_copy))) {
+    Flush();
+  }
+  if (packets > 1) leader = {submission_, count_};
   if (part.slab != nullptr) {
     slab_uses_[slabs_.IndexOf(part.slab)] = {part.slab, 1, socket.id, part.to.ip};
   }
   Prepare(count_++, socket, part, zero_copy);
 }
 
-// Called before the request is prepared, which will be number `count_`.
-void UringSender::LinkBehindTrain(size_t bucket, bool is_train) {
-  LastSent& last = last_sent_[bucket];
-  if (last.submission == submission_) {
-    for (uint32_t i = last.index; i < count_; ++i) Link(slots_[i]);
-    last.index = count_;
-  } else if (is_train) {
-    last = {submission_, count_};
-  }
-}
-
-void UringSender::Link(Slot& slot) {
-  slot.linked = true;
-  slot.sqe->flags |= IOSQE_IO_LINK;
-  any_linked_ = true;
+// True if the kernel cannot refuse the leader and then take `part`.
+bool UringSender::SharesFate(const Slot& leader, const TxTrain& part, bool zero_copy) const {
+  return part.packets() > 1 && part.segment_size >= leader.train.segment_size &&
+         part.to == leader.train.to && part.from == leader.train.from &&
+         zero_copy == leader.zero_copy;
 }
 
 void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& part,
@@ -80,7 +68,6 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
   slot.train = part;
   slot.socket = &socket;
   slot.zero_copy = zero_copy;
-  slot.linked = false;
   slot.vector = {const_cast<std::byte*>(part.data), part.size};
   msghdr& header = slot.header;
   header.msg_name = &slot.to;
@@ -105,21 +92,14 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
   } else {
     io_uring_prep_sendmsg(sqe, socket.fd(), &header, MSG_DONTWAIT);
   }
-  slot.sqe = sqe;
 }
 
 void UringSender::SubmitAll(uint32_t requests) {
   outstanding_ += requests;
-  if (any_linked_) {
-    // The kernel starts a linked request only when we ask it for completions.
-    ring_->SubmitAndWait(requests, kCompletionWait);
-  } else {
-    ring_->Submit();
-  }
-  any_linked_ = false;
+  ring_->Submit();
   reap_();
   while (outstanding_ > 0) {
-    ring_->SubmitAndWait(1, kCompletionWait);
+    ring_->SubmitAndWait(kCompletionWait);
     reap_();
   }
 }
@@ -127,25 +107,9 @@ void UringSender::SubmitAll(uint32_t requests) {
 void UringSender::Flush() {
   if (count_ == 0) return;
   SubmitAll(count_);
-  for (uint32_t i = 0; i < count_; ++i) {
-    if (slots_[i].result == -ECANCELED) Resume(i);
-    Finish(slots_[i]);
-  }
+  for (uint32_t i = 0; i < count_; ++i) Finish(slots_[i]);
   count_ = 0;
   ++submission_;
-}
-
-// Submits the rest of a chain again, of which the request before `index` has failed and is done
-// with.
-void UringSender::Resume(uint32_t index) {
-  uint32_t end = index;
-  for (bool more = true; more; ++end) {
-    Slot& slot = slots_[end];
-    more = slot.linked;
-    Prepare(end, *slot.socket, slot.train, slot.zero_copy);
-    if (more) Link(slot);
-  }
-  SubmitAll(end - index);
 }
 
 void UringSender::OnSent(CompletionTag tag, int result, bool more) {

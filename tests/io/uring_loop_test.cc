@@ -204,7 +204,7 @@ TEST(UringLoopTest, ZeroCopyOffIsNeverTried) {
   EXPECT_EQ(loop->AcquireSlab(), slab) << "free as soon as it was sent";
 }
 
-// ---- Chains ----
+// ---- Order ----
 
 // A network namespace whose loopback carries `mtu` bytes, for the calling thread only.
 bool EnterSmallNetwork(int mtu) {
@@ -232,22 +232,25 @@ TEST(UringLoopTest, NothingOvertakesAReplay) {
     const auto refused1 = Numbered(0, 10, 1400), single1 = Numbered(10, 1, 1400);
     const auto good1 = Numbered(11, 20, 300), refused2 = Numbered(0, 5, 1350);
     const auto good2 = Numbered(5, 3, 800), last1 = Numbered(31, 5, 1400);
+    const auto same2 = Numbered(8, 4, 1350), larger2 = Numbered(12, 4, 1380);
     loop->Send(a, Train(refused1, 1400, to_one));
     loop->Send(a, Train(refused2, 1350, to_two));
     loop->Send(a, Train(single1, 0, to_one));
     loop->Send(a, Train(good2, 800, to_two));
     loop->Send(a, Train(good1, 300, to_one));
     loop->Send(a, Train(last1, 1400, to_one));
+    loop->Send(a, Train(same2, 1350, to_two));
+    loop->Send(a, Train(larger2, 1380, to_two));
     loop->Flush();
-    ASSERT_TRUE(PollUntil(*loop, [&] { return one.seen.size() == 36 && two.seen.size() == 8; }))
+    ASSERT_TRUE(PollUntil(*loop, [&] { return one.seen.size() == 36 && two.seen.size() == 16; }))
         << one.seen.size() << " and " << two.seen.size();
     for (uint32_t i = 0; i < 36; ++i) EXPECT_EQ(one.seen[i].number, i);
-    for (uint32_t i = 0; i < 8; ++i) EXPECT_EQ(two.seen[i].number, i);
+    for (uint32_t i = 0; i < 16; ++i) EXPECT_EQ(two.seen[i].number, i);
     loop->Poll(Soon());
-    EXPECT_EQ(one.seen.size() + two.seen.size(), 44u) << "nothing twice";
+    EXPECT_EQ(one.seen.size() + two.seen.size(), 52u) << "nothing twice";
     EXPECT_EQ(sender.failed, 0u);
     UdpStats stats = loop->Stats(a);
-    EXPECT_EQ(stats.tx_packets, 44u);
+    EXPECT_EQ(stats.tx_packets, 52u);
     EXPECT_GE(stats.tx_replayed, 2u);
 
     // Now it is known: such trains are not tried again.
@@ -259,7 +262,7 @@ TEST(UringLoopTest, NothingOvertakesAReplay) {
   if (!entered) GTEST_SKIP() << "needs the right to make a network namespace";
 }
 
-TEST(UringLoopTest, AChainGoesOnBehindALostPacket) {
+TEST(UringLoopTest, SendingGoesOnBehindALostPacket) {
   const auto loop = MakeLoop();
   Recorder sender, receiver;
   const SocketId a = Open(*loop, sender), b = Open(*loop, receiver);
