@@ -28,7 +28,13 @@ absl::Status DecodeKey(absl::string_view text, KeyBytes* bytes) {
   size_t decoded = 0;
   const char* end = nullptr;
   int result = -1;
-  if (text.size() == kHexLength) {
+  // libsodium takes some bytes above 127 for letters, so that one key would have many texts. Looked
+  // for without a branch per character, as it decodes.
+  unsigned high = 0;
+  for (const char c : text) high |= static_cast<unsigned char>(c) & 0x80u;
+  if (high != 0) {
+    result = -1;
+  } else if (text.size() == kHexLength) {
     result =
         sodium_hex2bin(bytes->data(), kKeySize, text.data(), text.size(), nullptr, &decoded, &end);
   } else if (text.size() == kBase64Length) {

@@ -117,6 +117,8 @@ TEST(KeyTextTest, MalformedTextIsRefusedWithoutRepeatingIt) {
       with(base64, 10, '-'),  // the URL alphabet
       with(base64, 10, '\n'),
       with(base64, 10, '\0'),
+      with(base64, 39, '\xe4'),  // taken for a letter by libsodium
+      with(hex, 20, '\xb1'),
       std::string(44, '='),
       std::string(64, '-'),
       std::string(100000, 'A'),
@@ -128,6 +130,21 @@ TEST(KeyTextTest, MalformedTextIsRefusedWithoutRepeatingIt) {
       // No eight characters of it in a row: neither all of a secret nor a part of it.
       for (size_t i = 0; i + 8 <= std::min<size_t>(text.size(), 100); ++i) {
         EXPECT_EQ(status.ToString().find(text.substr(i, 8)), std::string::npos) << text;
+      }
+    }
+  }
+}
+
+// One text per key and alphabet: no byte in any place stands for another.
+TEST(KeyTextTest, NoByteIsAnAliasOfAnother) {
+  const std::string base64 = kBobBase64;
+  for (const size_t at : {size_t{0}, size_t{1}, size_t{2}, size_t{3}, size_t{39}, size_t{42}}) {
+    for (int byte = 0; byte < 256; ++byte) {
+      std::string text = base64;
+      text[at] = static_cast<char>(byte);
+      const absl::StatusOr<PublicKey> key = PublicKey::Parse(text);
+      if (key.ok()) {
+        EXPECT_EQ(key->ToBase64(), text) << at << " " << byte;
       }
     }
   }
