@@ -149,6 +149,11 @@ class RemoteHost {
     EXPECT_TRUE(bytes.has_value()) << "no datagram came to " << text();
     return bytes.value_or("");
   }
+  // Throws away what has come.
+  void Drain() {
+    while (!Empty()) continue;
+  }
+  // Takes a datagram if there is one.
   bool Empty() { return !ReceiveWithin(std::chrono::milliseconds(0)).has_value(); }
 
  private:

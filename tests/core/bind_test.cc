@@ -1,0 +1,212 @@
+#include "core/bind.h"
+
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "tests/core/engine_fixture.h"
+
+namespace ringsock {
+namespace {
+
+BindOptions Options() {
+  BindOptions options;
+  options.engine.shards = 2;
+  options.engine.pin_threads = false;
+  return options;
+}
+
+// Buffers to receive into.
+class Buffers {
+ public:
+  explicit Buffers(size_t count, uint32_t capacity = 2048) {
+    for (size_t i = 0; i < count; ++i) {
+      memory_.emplace_back(capacity, '\0');
+      BindPacket& packet = packets_.emplace_back();
+      packet.data = reinterpret_cast<std::byte*>(memory_.back().data());
+      packet.capacity = capacity;
+    }
+  }
+  std::span<BindPacket> view() { return packets_; }
+  const BindPacket& operator[](size_t i) const { return packets_[i]; }
+  std::string Text(size_t i) const { return memory_[i].substr(0, packets_[i].size); }
+
+ private:
+  std::vector<std::string> memory_;
+  std::vector<BindPacket> packets_;
+};
+
+absl::Status Send(Bind& bind, const BindEndpoint& to, const std::vector<std::string>& texts) {
+  std::vector<std::span<const std::byte>> packets;
+  for (const std::string& text : texts) {
+    packets.emplace_back(reinterpret_cast<const std::byte*>(text.data()), text.size());
+  }
+  return bind.Send(packets, to);
+}
+
+class BindTest : public testing::Test {
+ protected:
+  void Open(Bind& bind) {
+    const auto port = bind.Open(0);
+    ASSERT_TRUE(port.ok()) << port.status().ToString();
+    port_ = *port;
+  }
+  // Receives until `count` packets have come.
+  std::vector<std::string> Receive(Bind& bind, Bind::Source source, size_t count) {
+    std::vector<std::string> texts;
+    while (texts.size() < count) {
+      Buffers buffers(4);
+      const auto got = bind.Receive(source, buffers.view());
+      EXPECT_TRUE(got.ok()) << got.status().ToString();
+      if (!got.ok()) break;
+      for (size_t i = 0; i < *got; ++i) {
+        texts.push_back(buffers.Text(i));
+        last_ = buffers[i].from;
+      }
+    }
+    return texts;
+  }
+
+  uint16_t port_ = 0;
+  BindEndpoint last_;
+};
+
+TEST_F(BindTest, APeersPacketsComeAndGoInOrder) {
+  Bind bind(Options());
+  Open(bind);
+  RemoteHost host;
+  const auto peer = bind.CreateEndpoint(KeyNumber(1), host.text());
+  ASSERT_TRUE(peer.ok()) << peer.status().ToString();
+  std::vector<std::string> texts;
+  for (int i = 0; i < 50; ++i) texts.push_back(Message(4, absl::StrCat("number ", i)));
+  for (const std::string& text : texts) host.Send(port_, text);
+  EXPECT_EQ(Receive(bind, Bind::Source::kV4, texts.size()), texts);
+  EXPECT_EQ(last_.peer, peer->peer);
+  EXPECT_EQ(last_.address, host.endpoint());
+  EXPECT_TRUE(Send(bind, last_, texts).ok());
+  for (const std::string& text : texts) EXPECT_EQ(host.Receive(), text);
+}
+
+// spec: RECV-4, SEND-8, PATH-3
+TEST_F(BindTest, AnUnknownSourceCanBeAnsweredAndConfirmed) {
+  Bind bind(Options());
+  Open(bind);
+  RemoteHost host;
+  const auto peer = bind.CreateEndpoint(KeyNumber(1), "192.0.2.1:9");
+  host.Send(port_, Message(1, "hello"));
+  Receive(bind, Bind::Source::kV4, 1);
+  EXPECT_EQ(last_.peer, PeerId::kNone);
+  EXPECT_TRUE(Send(bind, last_, {Message(2, "hello yourself")}).ok());
+  EXPECT_EQ(host.Receive(), Message(2, "hello yourself"));
+  bind.ConfirmPath(peer->peer, last_);
+  EXPECT_TRUE(Send(bind, *peer, {Message(4, "found you")}).ok());
+  EXPECT_EQ(host.Receive(), Message(4, "found you"));
+}
+
+// spec: RECV-6
+TEST_F(BindTest, APacketLargerThanItsBufferIsAnErrorOnThatPacket) {
+  Bind bind(Options());
+  Open(bind);
+  RemoteHost host;
+  host.Send(port_, "small");
+  host.Send(port_, std::string(200, 'x'));
+  host.Send(port_, "again");
+  size_t seen = 0;
+  for (const char* want : {"small", "", "again"}) {
+    Buffers buffers(1, 100);
+    const auto got = bind.Receive(Bind::Source::kV4, buffers.view());
+    ASSERT_TRUE(got.ok());
+    ASSERT_EQ(*got, 1u);
+    EXPECT_EQ(buffers[0].too_large, seen == 1);
+    EXPECT_EQ(buffers[0].size, seen == 1 ? 200u : 5u);
+    if (seen != 1) {
+      EXPECT_EQ(buffers.Text(0), want);
+    }
+    ++seen;
+  }
+}
+
+// spec: RECV-5
+TEST_F(BindTest, AFullFamilyDoesNotStarveTheOther) {
+  RemoteHost v4, v6(/*v6=*/true);
+  if (!v6.ok()) GTEST_SKIP() << "no IPv6 here";
+  BindOptions options = Options();
+  options.queue_packets = 8;
+  Bind bind(options);
+  Open(bind);
+  // Nobody takes the IPv4 packets: their queue runs over.
+  const auto overflown = [&] {
+    v4.Send(port_, Message(4, "nobody takes me"));
+    return bind.Counters().drops[static_cast<size_t>(Drop::kRxQueueFull)] > 0;
+  };
+  ASSERT_TRUE(WaitUntil(overflown));
+  v6.Send(port_, Message(4, "through"));
+  EXPECT_EQ(Receive(bind, Bind::Source::kV6, 1), std::vector<std::string>{Message(4, "through")});
+  // What was taken into the queue is still there, and then new packets come through again.
+  EXPECT_EQ(Receive(bind, Bind::Source::kV4, 8).size(), 8u);
+}
+
+// spec: RECV-7
+TEST_F(BindTest, CloseUnblocksEveryReceiver) {
+  Bind bind(Options());
+  Open(bind);
+  std::atomic<int> cancelled{0};
+  std::vector<std::thread> threads;
+  for (const auto source : {Bind::Source::kV4, Bind::Source::kV4, Bind::Source::kV6,
+                            Bind::Source::kRelay}) {
+    threads.emplace_back([&bind, &cancelled, source] {
+      Buffers buffers(2);
+      const auto got = bind.Receive(source, buffers.view());
+      EXPECT_TRUE(absl::IsCancelled(got.status())) << got.status().ToString();
+      cancelled.fetch_add(1);
+    });
+  }
+  bind.Close();
+  bind.Close();
+  for (auto& thread : threads) thread.join();
+  EXPECT_EQ(cancelled.load(), 4);
+  EXPECT_TRUE(absl::IsCancelled(
+      Send(bind, BindEndpoint{PeerId::kNone, *Endpoint::Parse("127.0.0.1:9")}, {"late"})));
+  Buffers buffers(1);
+  EXPECT_TRUE(absl::IsCancelled(bind.Receive(Bind::Source::kV4, buffers.view()).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(bind.Open(0).status()));
+}
+
+TEST_F(BindTest, BeforeOpenNothingWorks) {
+  Bind bind(Options());
+  Buffers buffers(1);
+  EXPECT_TRUE(absl::IsFailedPrecondition(bind.Receive(Bind::Source::kV4, buffers.view()).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(Send(bind, {}, {"x"})));
+  EXPECT_TRUE(absl::IsFailedPrecondition(bind.CreateEndpoint(KeyNumber(1), "").status()));
+  EXPECT_EQ(bind.engine(), nullptr);
+}
+
+TEST_F(BindTest, ErrorsOfASendAreReported) {
+  Bind bind(Options());
+  Open(bind);
+  EXPECT_TRUE(absl::IsFailedPrecondition(bind.Open(0).status()));
+  RemoteHost host;
+  const BindEndpoint to{PeerId::kNone, host.endpoint()};
+  const std::string giant(io::kMaxDatagram + 1, 'x');
+  EXPECT_TRUE(absl::IsInvalidArgument(Send(bind, to, {giant, "the others go"})));
+  EXPECT_EQ(host.Receive(), "the others go");
+  EXPECT_TRUE(absl::IsInvalidArgument(Send(bind, {PeerId::kNone, RelayEndpoint(1)}, {"x"})));
+  Bind other(Options());
+  EXPECT_TRUE(absl::IsAlreadyExists(other.Open(port_).status()));
+}
+
+TEST_F(BindTest, ParsesEndpoints) {
+  const auto v4 = Bind::ParseEndpoint("192.0.2.1:51820");
+  ASSERT_TRUE(v4.ok());
+  EXPECT_EQ(v4->ToString(), "192.0.2.1:51820");
+  EXPECT_TRUE(Bind::ParseEndpoint("[2001:db8::1]:51820").ok());
+  for (const char* bad : {"", "192.0.2.1", "192.0.2.1:0", "host:1", "127.3.3.40:7"}) {
+    EXPECT_TRUE(absl::IsInvalidArgument(Bind::ParseEndpoint(bad).status())) << bad;
+  }
+}
+
+}  // namespace
+}  // namespace ringsock
