@@ -65,32 +65,33 @@ int AddressSet::IndexOf(const Endpoint& endpoint) const {
   return at == list.end() ? -1 : static_cast<int>(at - list.begin());
 }
 
-bool AddressSet::ReadSlot(uint64_t state, Endpoint* out) const {
+bool AddressSet::ReadSlot(uint64_t state, std::array<uint64_t, 3>* words) const {
   const Slot& slot = roam_[SlotOf(state)];
   // Acquire, so that the check below is not made before them; and a writer's words carry with them
   // that it took the slot. At the second slot taken since `state` was read, this one may be in use.
-  std::array<uint64_t, 3> words;
-  for (size_t i = 0; i < words.size(); ++i) {
-    words[i] = slot.words[i].load(std::memory_order_acquire);
+  for (size_t i = 0; i < words->size(); ++i) {
+    (*words)[i] = slot.words[i].load(std::memory_order_acquire);
   }
   const uint64_t now = state_.load(std::memory_order_acquire);
   const auto taken = static_cast<uint32_t>((now >> kTakenShift) - (state >> kTakenShift));
-  if (taken > 1) return false;
-  *out = Endpoint::FromWords(words);
-  return true;
+  return taken <= 1;
 }
 
 bool AddressSet::ReadRoam(uint64_t state, Endpoint* out) const {
   for (int i = 0; i < kTries && (state & kRoamBit) != 0; ++i) {
-    if (ReadSlot(state, out)) return true;
+    std::array<uint64_t, 3> words;
+    if (ReadSlot(state, &words)) {
+      *out = Endpoint::FromWords(words);
+      return true;
+    }
     state = Load();
   }
   return false;
 }
 
 bool AddressSet::IsRoam(uint64_t state, const Endpoint& from) const {
-  Endpoint roam;
-  return ReadSlot(state, &roam) && roam == from;
+  std::array<uint64_t, 3> words;
+  return ReadSlot(state, &words) && words == from.Words();
 }
 
 void AddressSet::OpenWindow(Instant now) {
@@ -161,7 +162,9 @@ PathChange AddressSet::Confirm(const Endpoint& from, Endpoint* previous) {
     const bool roaming = (state & kRoamBit) != 0;
     Endpoint used;
     if (roaming) {
-      if (!ReadSlot(state, &used)) continue;
+      std::array<uint64_t, 3> words;
+      if (!ReadSlot(state, &words)) continue;
+      used = Endpoint::FromWords(words);
     } else if (cur != kCurNone) {
       used = List()[cur];
     }
@@ -189,7 +192,9 @@ PathState AddressSet::Snapshot() const {
   PathState result;
   uint64_t state = Load();
   for (int i = 0; i < kTries && (state & kRoamBit) != 0; ++i) {
-    if (ReadSlot(state, &result.roam)) {
+    std::array<uint64_t, 3> words;
+    if (ReadSlot(state, &words)) {
+      result.roam = Endpoint::FromWords(words);
       result.roaming = true;
       break;
     }

@@ -166,7 +166,7 @@ class AddressSet {
   bool IsRoam(uint64_t state, const Endpoint& from) const;
   // False if there is no roaming address (any more), or none could be read in a few tries.
   bool ReadRoam(uint64_t state, Endpoint* out) const;
-  bool ReadSlot(uint64_t state, Endpoint* out) const;
+  bool ReadSlot(uint64_t state, std::array<uint64_t, 3>* words) const;
   PathChange LearnRoam(uint64_t state, const Endpoint& from);
 
   // Rarely read.
