@@ -13,7 +13,7 @@ void Quiescence::Reader::Online() {
   // look at the epoch: by the single order of these four operations, either the writer sees us
   // online, or we see its epoch and with it what it unlinked.
   word_->epoch.store(1, std::memory_order_seq_cst);
-  word_->epoch.store(owner_->epoch_.load(std::memory_order_seq_cst), std::memory_order_release);
+  word_->epoch.store(shared_->epoch.load(std::memory_order_seq_cst), std::memory_order_release);
 }
 
 void Quiescence::Reader::Release() {
@@ -21,8 +21,10 @@ void Quiescence::Reader::Release() {
   Offline();
   word_->claimed.store(false, std::memory_order_release);
   word_ = nullptr;
-  owner_ = nullptr;
+  shared_ = nullptr;
 }
+
+Quiescence::Quiescence() : shared_(std::make_unique<Shared>()) {}
 
 Quiescence::~Quiescence() {
   for (const Retired& item : pending_) item.free(item.object, item.context);
@@ -30,17 +32,17 @@ Quiescence::~Quiescence() {
 
 absl::StatusOr<Quiescence::Reader> Quiescence::Register() {
   for (size_t i = 0; i < kMaxReaders; ++i) {
-    Word& word = words_[i];
+    Word& word = shared_->words[i];
     bool expected = false;
     if (word.claimed.load(std::memory_order_relaxed) ||
         !word.claimed.compare_exchange_strong(expected, true, std::memory_order_acquire)) {
       continue;
     }
     // Before the reader goes online, so that a writer that may have to see it does scan so far.
-    size_t used = used_words_.load(std::memory_order_seq_cst);
-    while (used <= i && !used_words_.compare_exchange_weak(used, i + 1)) {
+    size_t used = shared_->used_words.load(std::memory_order_seq_cst);
+    while (used <= i && !shared_->used_words.compare_exchange_weak(used, i + 1)) {
     }
-    return Reader(this, &word);
+    return Reader(shared_.get(), &word);
   }
   return absl::ResourceExhaustedError(
       absl::StrCat("more than ", kMaxReaders, " threads read the peer tables at one time"));
@@ -52,10 +54,10 @@ void Quiescence::Retire(void* object, FreeFunction free, void* context) {
 }
 
 uint64_t Quiescence::OldestReader() const {
-  uint64_t oldest = epoch_.load(std::memory_order_seq_cst);
-  const size_t used = used_words_.load(std::memory_order_seq_cst);
+  uint64_t oldest = shared_->epoch.load(std::memory_order_seq_cst);
+  const size_t used = shared_->used_words.load(std::memory_order_seq_cst);
   for (size_t i = 0; i < used; ++i) {
-    const uint64_t epoch = words_[i].epoch.load(std::memory_order_seq_cst);
+    const uint64_t epoch = shared_->words[i].epoch.load(std::memory_order_seq_cst);
     if (epoch != 0) oldest = std::min(oldest, epoch);
   }
   return oldest;

@@ -9,6 +9,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <deque>
+#include <memory>
 #include <utility>
 
 #include "absl/status/statusor.h"
@@ -27,6 +28,17 @@ class Quiescence {
   // Shards, senders and threads that ask for the status at one time. Each is one line to scan.
   static constexpr size_t kMaxReaders = 256;
 
+ private:
+  // What readers touch, in an allocation of its own: with use-after-return detection, GCC 12 puts
+  // over-aligned locals at misaligned addresses, and whoever holds a Quiescence may be a local.
+  struct Shared {
+    // 0 means offline, so epochs begin at 1. On a line of its own: every reader loads it.
+    alignas(64) std::atomic<uint64_t> epoch{1};
+    alignas(64) std::atomic<size_t> used_words{0};  // words at and above were never claimed
+    std::array<Word, kMaxReaders> words;
+  };
+
+ public:
   // One reader's right to read. Belongs to one thread at a time; born offline; gives its place back
   // when destroyed. The Quiescence outlives it.
   class Reader {
@@ -35,7 +47,7 @@ class Quiescence {
     Reader(Reader&& other) noexcept { *this = std::move(other); }
     Reader& operator=(Reader&& other) noexcept {
       Release();
-      owner_ = std::exchange(other.owner_, nullptr);
+      shared_ = std::exchange(other.shared_, nullptr);
       word_ = std::exchange(other.word_, nullptr);
       return *this;
     }
@@ -43,7 +55,7 @@ class Quiescence {
 
     // A quiescent point: from here on, no pointer read before is used. Once per loop, while online.
     void Announce() {
-      word_->epoch.store(owner_->epoch_.load(std::memory_order_acquire), std::memory_order_release);
+      word_->epoch.store(shared_->epoch.load(std::memory_order_acquire), std::memory_order_release);
     }
     // Before sleeping: holds nothing and reads nothing until Online().
     void Offline() { word_->epoch.store(0, std::memory_order_release); }
@@ -52,10 +64,10 @@ class Quiescence {
 
    private:
     friend class Quiescence;
-    Reader(Quiescence* owner, Word* word) : owner_(owner), word_(word) {}
+    Reader(Shared* shared, Word* word) : shared_(shared), word_(word) {}
     void Release();
 
-    Quiescence* owner_ = nullptr;
+    Shared* shared_ = nullptr;
     Word* word_ = nullptr;
   };
 
@@ -71,7 +83,7 @@ class Quiescence {
     Reader* reader_;
   };
 
-  Quiescence() = default;
+  Quiescence();
   Quiescence(const Quiescence&) = delete;
   Quiescence& operator=(const Quiescence&) = delete;
   // Frees all that is pending. No reader may be left.
@@ -93,7 +105,7 @@ class Quiescence {
 
   // For a writer that needs to know when all readers have seen what it did: Passed(Advance()) turns
   // true when every reader has announced, or been offline, since.
-  uint64_t Advance() { return epoch_.fetch_add(1, std::memory_order_seq_cst) + 1; }
+  uint64_t Advance() { return shared_->epoch.fetch_add(1, std::memory_order_seq_cst) + 1; }
   bool Passed(uint64_t epoch) const { return OldestReader() >= epoch; }
 
  private:
@@ -106,10 +118,7 @@ class Quiescence {
 
   uint64_t OldestReader() const;
 
-  // 0 means offline, so epochs begin at 1. On a line of its own: every reader loads it.
-  alignas(64) std::atomic<uint64_t> epoch_{1};
-  alignas(64) std::atomic<size_t> used_words_{0};  // words at and above were never claimed
-  std::array<Word, kMaxReaders> words_;
+  const std::unique_ptr<Shared> shared_;
   // The writer's.
   std::deque<Retired> pending_;
   size_t unmarked_ = 0;  // at the end of pending_, not given an epoch yet
