@@ -47,8 +47,10 @@ where the packets go (--topology)
   niclike    the same, made to behave like a network card: segmentation offload is off (ethtool -K
              DEV gso off tso off tx-udp-segmentation off), so the kernel splits a train into packets
              when it is sent; GRO and threaded NAPI are on at the other end (ethtool -K DEV gro on;
-             /sys/class/net/DEV/threaded), so they are merged again there, on the core that receives.
-             Root. The namespaces go with the process, however it ends
+             /sys/class/net/DEV/threaded), so the receiving core merges them again. A pfifo in front
+             holds packets back while a device's ring is full; the kernel then reorders a few in a
+             million. Root
+             Namespaces and devices go with the process, however it ends
 
 figures
   ns/packet  CPU time of the measured side per packet that reached its receiver: all threads of the

@@ -25,8 +25,9 @@ constexpr size_t kHeadBytes = sizeof(WireHeader);
 constexpr size_t kWholeBytes = 1 << 16;
 // Flat out: packets not back after this are lost and no longer waited for.
 constexpr auto kGiveUp = std::chrono::milliseconds(100);
-// The end: nothing came for this long, so nothing will.
-constexpr auto kQuiet = std::chrono::milliseconds(30);
+// The end: nothing came for this long, so nothing will. Longer than a busy host keeps the measured
+// side from running.
+constexpr auto kQuiet = std::chrono::milliseconds(200);
 
 void Pause() {
 #if defined(__x86_64__)
