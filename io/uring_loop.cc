@@ -254,7 +254,8 @@ size_t UringLoop::Poll(Instant deadline) {
     ArmReceives();
     if (Wait(deadline)) return Deliver();
     trains = Deliver();
-  } while (trains == 0 && clock().Now() < deadline);
+    // Work that delivers nothing keeps Wait() from sleeping, which is where it looks for wake-ups.
+  } while (trains == 0 && !waker_.TakePending() && clock().Now() < deadline);
   return trains;
 }
 
