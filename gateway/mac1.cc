@@ -25,7 +25,7 @@ Mac1Key::Mac1Key(const PublicKey& receiver) {
 }
 
 bool Mac1Key::Matches(std::span<const std::byte> message) const {
-  if (!IsHandshake(TypeOf(message))) return false;
+  if (!OpensSession(WholeTypeOf(message))) return false;
   const size_t covered = message.size() - kTrailer;
   std::array<uint8_t, kMacSize> mac;
   blake2s(mac.data(), message.data(), key_.data(), mac.size(), covered, key_.size());
@@ -34,7 +34,7 @@ bool Mac1Key::Matches(std::span<const std::byte> message) const {
 }
 
 PeerIndex Mac1Keys::Find(std::span<const std::byte> message) const {
-  if (!IsHandshake(TypeOf(message))) return kNoPeer;
+  if (!OpensSession(WholeTypeOf(message))) return kNoPeer;
   for (PeerIndex peer = 0; peer < keys_.size(); ++peer) {
     if (keys_[peer].Matches(message)) return peer;
   }

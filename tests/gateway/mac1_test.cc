@@ -121,32 +121,20 @@ TEST(WireGuardMessageTest, TypeNeedsItsSize) {
   const auto type = [](uint32_t first, size_t size) {
     Bytes message(size);
     if (size >= 4) std::memcpy(message.data(), &first, sizeof(first));
-    return TypeOf(message);
+    return WholeTypeOf(message);
   };
   EXPECT_EQ(type(1, 148), MessageType::kInitiation);
-  EXPECT_EQ(type(1, 147), MessageType::kOther);
+  EXPECT_EQ(type(1, 147), MessageType::kNone);
   EXPECT_EQ(type(2, 92), MessageType::kResponse);
-  EXPECT_EQ(type(2, 93), MessageType::kOther);
+  EXPECT_EQ(type(2, 93), MessageType::kNone);
   EXPECT_EQ(type(3, 64), MessageType::kCookieReply);
-  EXPECT_EQ(type(3, 32), MessageType::kOther);
+  EXPECT_EQ(type(3, 32), MessageType::kNone);
   EXPECT_EQ(type(4, 32), MessageType::kTransport);
-  EXPECT_EQ(type(4, 1452), MessageType::kOther);
-  EXPECT_EQ(type(4, 1440), MessageType::kTransport);
-  EXPECT_EQ(type(4, 31), MessageType::kOther);
-  EXPECT_EQ(type(5, 148), MessageType::kOther);
-  EXPECT_EQ(type(0x101, 148), MessageType::kOther);
-  EXPECT_EQ(type(0, 0), MessageType::kOther);
-}
-
-TEST(WireGuardMessageTest, Indices) {
-  Bytes message(92);
-  message[4] = std::byte{0x78};
-  message[7] = std::byte{0x12};
-  message[8] = std::byte{0x01};
-  EXPECT_EQ(SenderIndex(message), 0x12000078u);
-  EXPECT_EQ(ReceiverIndex(MessageType::kTransport, message), 0x12000078u);
-  EXPECT_EQ(ReceiverIndex(MessageType::kCookieReply, message), 0x12000078u);
-  EXPECT_EQ(ReceiverIndex(MessageType::kResponse, message), 1u);
+  EXPECT_EQ(type(4, 1452), MessageType::kTransport);
+  EXPECT_EQ(type(4, 31), MessageType::kNone);
+  EXPECT_EQ(type(5, 148), MessageType::kNone);
+  EXPECT_EQ(type(0x101, 148), MessageType::kNone);
+  EXPECT_EQ(type(0, 0), MessageType::kNone);
 }
 
 }  // namespace

@@ -1,0 +1,243 @@
+#include "gateway/gateway_shard.h"
+
+#include <cerrno>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
+namespace ringsock::gateway {
+namespace {
+
+std::vector<Mac1Key> MakeMac1Keys(const Config& config) {
+  std::vector<Mac1Key> keys;
+  keys.reserve(config.peers.size());
+  for (const PeerConfig& peer : config.peers) keys.emplace_back(peer.key);
+  return keys;
+}
+
+Endpoint WireGuardEndpoint(const Config& config) {
+  Endpoint endpoint;
+  endpoint.ip = config.wireguard_address;
+  endpoint.port = config.wireguard_port;
+  return endpoint;
+}
+
+uint32_t Packets(const PacketTrain& train) {
+  return train.segment_size == 0 ? 1 : (train.size + train.segment_size - 1) / train.segment_size;
+}
+
+// Sizes that only handshake messages and cookie replies have, or hardly any other.
+bool MayBeHandshake(size_t size) {
+  return size == kInitiationSize || size == kResponseSize || size == kCookieReplySize;
+}
+
+}  // namespace
+
+GatewayTables::GatewayTables(const Config& gateway_config,
+                             std::unique_ptr<PathAddresses> path_addresses)
+    : config(gateway_config),
+      wireguard(WireGuardEndpoint(gateway_config)),
+      addresses(std::move(path_addresses)),
+      mac1_keys(MakeMac1Keys(gateway_config)),
+      sessions(gateway_config.peers.size()) {
+  if (config.wireguard_key.has_value()) own_mac1_key.emplace(*config.wireguard_key);
+}
+
+GatewayShard::GatewayShard(GatewayTables* tables, uint32_t index, uint32_t shards)
+    : tables_(*tables),
+      addresses_(*tables->addresses),
+      index_(index),
+      assigner_(tables->addresses.get(), index, shards, AssignerLimits{}) {}
+
+absl::Status GatewayShard::Start(Shard& shard) {
+  const Config& config = tables_.config;
+  io::UdpConfig udp;
+  udp.bind.ip = IpAddress::AnyV4();
+  udp.bind.port = config.local_port;
+  udp.reuse_port = true;  // one socket per shard; that nobody else has the port is checked before
+  udp.device = "lo";
+  udp.local_address = true;
+  udp.receive_buffer = udp.send_buffer = config.socket_buffer;
+  const absl::StatusOr<io::SocketId> socket = shard.loop().OpenUdp(udp, this);
+  if (!socket.ok()) {
+    return absl::Status(socket.status().code(),
+                        absl::StrCat("the socket towards WireGuard: ", socket.status().message()));
+  }
+  shard_ = &shard;
+  socket_ = *socket;
+  open_ = true;
+  return absl::OkStatus();
+}
+
+void GatewayShard::Stop() {
+  if (!open_) return;
+  CountSocket();
+  shard_->loop().CloseUdp(socket_);
+  open_ = false;
+}
+
+void GatewayShard::CountSocket() {
+  const io::UdpStats stats = shard_->loop().Stats(socket_);
+  counters_.Set(Count::kKernel, stats.rx_kernel_drops);
+  counters_.Set(Count::kTruncated, stats.rx_truncated);
+  counters_.Set(Count::kPendingAddresses, assigner_.pending());
+  counters_.Set(Count::kLiveAddresses, assigner_.live());
+  counted_ = shard_->now();
+}
+
+void GatewayShard::FromPeers(std::span<const ReceivedTrain> trains) {
+  const bool ready = tables_.ready.load(std::memory_order_acquire);
+  for (const ReceivedTrain& train : trains) {
+    if (ready) {
+      FromPeer(train);
+    } else {
+      Drop(Count::kStarting, Packets(train.packets));
+    }
+  }
+  if (shard_->now() - counted_ >= std::chrono::seconds(1)) CountSocket();
+}
+
+void GatewayShard::FromPeer(const ReceivedTrain& train) {
+  PeerIndex owner = kNoPeer;
+  if (train.peer != PeerId::kNone) {
+    const auto it = tables_.indices.find(train.peer);
+    if (it != tables_.indices.end()) owner = it->second;
+  }
+  const bool known = owner != kNoPeer;
+  if (!known && !AdmitUnknown(train, &owner)) return;
+  const AddressOffset offset =
+      assigner_.Assign(PathKey::Of(train.from, owner), owner, known, shard_->now());
+  if (offset == kNoAddress) return Drop(Count::kNoAddress, Packets(train.packets));
+  addresses_.MarkHeard(offset);
+  io::TxTrain out;
+  out.data = train.packets.data;
+  out.size = train.packets.size;
+  out.segment_size = train.packets.segment_size;
+  out.to = tables_.wireguard;
+  out.from = addresses_.Address(offset);
+  shard_->loop().Send(socket_, out);
+  counters_.Add(Count::kToWireGuard, out.packets());
+  counters_.Add(Count::kToWireGuardBytes, out.size);
+}
+
+bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner) {
+  const PacketTrain& packets = train.packets;
+  const auto refuse = [this, &packets](Count reason) {
+    Drop(reason, Packets(packets));
+    return false;
+  };
+  if (IsRelay(train.from)) return refuse(Count::kUnknownRelayed);
+  const std::span<const std::byte> first(packets.data,
+                                         std::min(packets.size, packets.segment_size));
+  const MessageType type = WholeTypeOf(first);
+  if (type == MessageType::kNone) return refuse(Count::kMalformed);
+  if (type == MessageType::kInitiation) {
+    const bool ours = !tables_.own_mac1_key.has_value() || tables_.own_mac1_key->Matches(first);
+    return ours || refuse(Count::kNotForUs);
+  }
+  *owner = tables_.sessions.Find(*ReceiverIndex(first.data(), first.size()));
+  if (*owner != kNoPeer) counters_.Add(Count::kRecognisedIndex, Packets(packets));
+  return true;
+}
+
+void GatewayShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
+  for (const io::RxTrain& train : trains) FromWireGuard(train);
+  if (shard_->now() - counted_ >= std::chrono::seconds(1)) CountSocket();
+}
+
+void GatewayShard::FromWireGuard(const io::RxTrain& train) {
+  if (train.from.port != tables_.wireguard.port || !train.from.ip.IsLoopback()) {
+    return Drop(Count::kNotWireGuard, train.packets());
+  }
+  if (train.size == 0) return Drop(Count::kEmpty, 1);
+  const AddressOffset offset = addresses_.OffsetOf(train.to);
+  if (offset == kNoAddress) return Drop(Count::kOutsideRange, train.packets());
+  if (!tables_.ready.load(std::memory_order_acquire)) {
+    return Drop(Count::kStarting, train.packets());
+  }
+  counters_.Add(Count::kFromWireGuard, train.packets());
+  counters_.Add(Count::kFromWireGuardBytes, train.size);
+
+  // Cuts the train so that what may be a handshake message stands alone: all packets if they have
+  // such a size, else perhaps the last, shorter one.
+  const uint32_t segment = train.segment_size;
+  uint32_t bulk = 0;
+  if (!MayBeHandshake(segment)) {
+    const uint32_t tail = train.size % segment;
+    bulk = MayBeHandshake(tail) ? train.size - tail : train.size;
+    if (bulk > 0) Forward(offset, {train.data, bulk, segment}, MessageType::kTransport);
+  }
+  for (uint32_t at = bulk; at < train.size; at += segment) {
+    const uint32_t size = std::min(segment, train.size - at);
+    const MessageType type = WholeTypeOf({train.data + at, size});
+    Forward(offset, {train.data + at, size, size},
+            type == MessageType::kNone ? MessageType::kTransport : type);
+  }
+}
+
+void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, MessageType type) {
+  PathAddress address = addresses_.Read(offset);
+  PeerIndex owner = address.owner;
+  if (OpensSession(type)) owner = Recognise(&address, {packets.data, packets.size});
+  switch (address.kind) {
+    case AddressKind::kPath:
+      return ForwardPath(address, owner, packets, type);
+    case AddressKind::kHome:
+    case AddressKind::kAdopted:
+      if (owner == kNoPeer) return Drop(Count::kUnknownPeer, Packets(packets));
+      addresses_.SetCurrent(owner, offset);
+      shard_->Send(tables_.ids[owner], packets);
+      return;
+    case AddressKind::kFree:
+    case AddressKind::kBusy:
+      return Drop(Count::kUnknownAddress, Packets(packets));
+  }
+}
+
+void GatewayShard::ForwardPath(const PathAddress& address, PeerIndex owner,
+                               const PacketTrain& packets, MessageType type) {
+  addresses_.Touch(address.offset, shard_->now());
+  if (type == MessageType::kCookieReply) {
+    // Says nothing about who is there, so it goes to nobody but the source.
+    if (owner == kNoPeer || !address.answered) return SendTo(address.path, packets);
+    shard_->Send(tables_.ids[owner], packets);
+    return;
+  }
+  if (!address.answered) addresses_.MarkAnswered(address);
+  if (owner == kNoPeer) return SendTo(address.path, packets);
+  addresses_.SetCurrent(owner, address.offset);
+  if (addresses_.TakeHeard(address.offset)) {
+    counters_.Add(Count::kConfirmed, 1);
+    shard_->ConfirmPath(tables_.ids[owner], address.path);
+  }
+  shard_->Send(tables_.ids[owner], packets);
+}
+
+PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message) {
+  PeerIndex owner = address->owner;
+  if (!tables_.mac1_keys.Matches(owner, message)) {
+    owner = tables_.mac1_keys.Find(message);
+    if (owner == kNoPeer) return kNoPeer;
+    counters_.Add(Count::kRecognisedMac1, 1);
+    // A home stays its peer's: WireGuard was told another one by mistake.
+    if (address->kind == AddressKind::kFree) {
+      addresses_.Adopt(address, owner);
+    } else if (address->kind != AddressKind::kHome) {
+      addresses_.SetOwner(address, owner);
+    }
+  }
+  tables_.sessions.Record(*SenderIndex(message.data(), message.size()), owner);
+  return owner;
+}
+
+void GatewayShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
+  counters_.Add(Count::kAnsweredUnknown, Packets(packets));
+  shard_->SendTo(to, packets);
+}
+
+void GatewayShard::OnSendFailure(io::SocketId, const io::SendFailure& failure) {
+  const bool full = failure.error == EAGAIN || failure.error == ENOBUFS || failure.error == ENOMEM;
+  Drop(full ? Count::kBufferFull : Count::kSendError, failure.packets);
+}
+
+}  // namespace ringsock::gateway

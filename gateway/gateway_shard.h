@@ -1,0 +1,97 @@
+// The packet path of the gateway on one shard: between the engine on one side and the socket on the
+// loopback device, where WireGuard is, on the other.
+//
+//   peer ──▶ engine ──FromPeers──▶ sent to WireGuard from the loopback address of (peer, path)
+//   peer ◀── engine ◀──OnReceive── sent by WireGuard to the address it has authenticated last
+//
+// When WireGuard sends to the address of a path over which something has come since we looked last,
+// it has authenticated a packet from there: that path is confirmed to the engine. A cookie reply is
+// no such sign, since WireGuard sends it before it authenticates.
+#ifndef RINGSOCK_GATEWAY_GATEWAY_SHARD_H_
+#define RINGSOCK_GATEWAY_GATEWAY_SHARD_H_
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/status.h"
+#include "core/engine.h"
+#include "gateway/config.h"
+#include "gateway/counters.h"
+#include "gateway/mac1.h"
+#include "gateway/path_addresses.h"
+#include "gateway/path_assigner.h"
+#include "gateway/session_index.h"
+#include "gateway/wireguard_message.h"
+#include "io/loop.h"
+
+namespace ringsock::gateway {
+
+// What all shards share.
+struct GatewayTables {
+  GatewayTables(const Config& config, std::unique_ptr<PathAddresses> path_addresses);
+
+  const Config& config;
+  const Endpoint wireguard;
+  const std::unique_ptr<PathAddresses> addresses;
+  const Mac1Keys mac1_keys;
+  std::optional<Mac1Key> own_mac1_key;
+  SessionIndex sessions;
+  // The engine's names of the peers, written before `ready`, constant after.
+  std::vector<PeerId> ids;
+  absl::flat_hash_map<PeerId, PeerIndex> indices;
+  std::atomic<bool> ready{false};
+};
+
+// All calls on the shard's thread but counters().
+class GatewayShard final : private io::UdpHandler {
+ public:
+  GatewayShard(GatewayTables* tables, uint32_t index, uint32_t shards);
+
+  // Opens the socket towards WireGuard.
+  absl::Status Start(Shard& shard);
+  void Stop();
+  // Hands on what the engine received.
+  void FromPeers(std::span<const ReceivedTrain> trains);
+
+  const GatewayCounters& counters() const { return counters_; }
+
+ private:
+  // From WireGuard.
+  void OnReceive(io::SocketId socket, std::span<const io::RxTrain> trains) override;
+  void OnSendFailure(io::SocketId socket, const io::SendFailure& failure) override;
+
+  void FromPeer(const ReceivedTrain& train);
+  // False, and counted, if the packets of an unknown source go no further. Else `owner` is whose
+  // they may be.
+  bool AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner);
+  void FromWireGuard(const io::RxTrain& train);
+  // Packets of one kind to one address. `type` is exact for a single handshake message or cookie
+  // reply, kTransport for anything else.
+  void Forward(AddressOffset offset, const PacketTrain& packets, MessageType type);
+  void ForwardPath(const PathAddress& address, PeerIndex owner, const PacketTrain& packets,
+                   MessageType type);
+  // For which peer a handshake message is; teaches the tables. kNoPeer: for none that is
+  // configured.
+  PeerIndex Recognise(PathAddress* address, std::span<const std::byte> message);
+  void SendTo(const Endpoint& to, const PacketTrain& packets);
+  void CountSocket();
+  void Drop(Count reason, uint64_t packets) { counters_.Add(reason, packets); }
+
+  GatewayTables& tables_;
+  PathAddresses& addresses_;
+  const uint32_t index_;
+  PathAssigner assigner_;
+  GatewayCounters counters_;
+  Shard* shard_ = nullptr;
+  io::SocketId socket_ = 0;
+  bool open_ = false;
+  Instant counted_{};  // when the socket's own counters were last looked at
+};
+
+}  // namespace ringsock::gateway
+
+#endif  // RINGSOCK_GATEWAY_GATEWAY_SHARD_H_

@@ -1,0 +1,441 @@
+// The gateway between a stand-in for WireGuard and stand-ins for peers, all plain UDP sockets on
+// the loopback device.
+#include "gateway/gateway.h"
+
+#include <arpa/inet.h>
+#include <blake2.h>
+#include <sys/socket.h>
+#include <sys/time.h>
+
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <optional>
+#include <string>
+#include <thread>
+#include <tuple>
+#include <vector>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/fd.h"
+
+namespace ringsock::gateway {
+namespace {
+
+using Bytes = std::vector<std::byte>;
+
+// A UDP socket of 127.0.0.1 with a port of its own.
+class UdpPeer {
+ public:
+  UdpPeer() : fd_(socket(AF_INET, SOCK_DGRAM, 0)) {
+    sockaddr_in any = {};
+    any.sin_family = AF_INET;
+    any.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    EXPECT_EQ(bind(fd_.get(), reinterpret_cast<sockaddr*>(&any), sizeof(any)), 0);
+    sockaddr_storage local = {};
+    socklen_t length = sizeof(local);
+    getsockname(fd_.get(), reinterpret_cast<sockaddr*>(&local), &length);
+    local_ = Endpoint::FromSockaddr(local);
+    const timeval patience = {.tv_sec = 20, .tv_usec = 0};
+    setsockopt(fd_.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
+  }
+
+  const Endpoint& local() const { return local_; }
+
+  void Send(const Endpoint& to, const Bytes& packet) {
+    sockaddr_storage address;
+    const socklen_t length = to.ToSockaddr(&address);
+    ASSERT_EQ(sendto(fd_.get(), packet.data(), packet.size(), 0,
+                     reinterpret_cast<sockaddr*>(&address), length),
+              static_cast<ssize_t>(packet.size()));
+  }
+
+  struct Packet {
+    Endpoint from;
+    Bytes bytes;
+  };
+  // The next packet; a default one, and a failed test, if none comes.
+  Packet Receive() {
+    Packet packet;
+    packet.bytes.resize(65536);
+    sockaddr_storage from = {};
+    ssize_t size = 0;
+    do {  // a thread that has made an io_uring is interrupted without a signal
+      socklen_t length = sizeof(from);
+      size = recvfrom(fd_.get(), packet.bytes.data(), packet.bytes.size(), 0,
+                      reinterpret_cast<sockaddr*>(&from), &length);
+    } while (size < 0 && errno == EINTR);
+    EXPECT_GE(size, 0) << "nothing came";
+    packet.bytes.resize(size < 0 ? 0 : static_cast<size_t>(size));
+    packet.from = Endpoint::FromSockaddr(from);
+    return packet;
+  }
+
+ private:
+  io::Fd fd_;
+  Endpoint local_;
+};
+
+uint16_t FreePort() { return UdpPeer().local().port; }
+
+PublicKey KeyOf(char digit) { return *PublicKey::Parse(std::string(64, digit)); }
+
+void Put(Bytes* message, size_t at, uint32_t value) {
+  std::memcpy(message->data() + at, &value, sizeof(value));
+}
+
+Bytes Transport(uint32_t receiver_index, size_t size = 96, uint8_t fill = 0) {
+  Bytes message(size, static_cast<std::byte>(fill));
+  Put(&message, 0, 4);
+  Put(&message, 4, receiver_index);
+  return message;
+}
+
+// Ends with the mac1 that the receiver expects (white paper, section 5.4.4).
+void Seal(Bytes* message, const PublicKey& receiver) {
+  Bytes input(8 + kKeySize);
+  std::memcpy(input.data(), "mac1----", 8);
+  std::memcpy(input.data() + 8, receiver.bytes.data(), kKeySize);
+  std::array<uint8_t, 32> key;
+  blake2s(key.data(), input.data(), nullptr, key.size(), input.size(), 0);
+  const size_t covered = message->size() - 32;
+  std::array<uint8_t, 16> mac;
+  blake2s(mac.data(), message->data(), key.data(), mac.size(), covered, key.size());
+  std::memcpy(message->data() + covered, mac.data(), mac.size());
+}
+
+Bytes Initiation(uint32_t sender_index, const PublicKey& receiver) {
+  Bytes message(148);
+  Put(&message, 0, 1);
+  Put(&message, 4, sender_index);
+  Seal(&message, receiver);
+  return message;
+}
+
+Bytes Response(uint32_t sender_index, uint32_t receiver_index, const PublicKey& receiver) {
+  Bytes message(92);
+  Put(&message, 0, 2);
+  Put(&message, 4, sender_index);
+  Put(&message, 8, receiver_index);
+  Seal(&message, receiver);
+  return message;
+}
+
+Bytes CookieReply(uint32_t receiver_index) {
+  Bytes message(64);
+  Put(&message, 0, 3);
+  Put(&message, 4, receiver_index);
+  return message;
+}
+
+using Parameters = std::tuple<io::Backend, uint32_t>;  // backend, shards
+
+class GatewayTest : public testing::TestWithParam<Parameters> {
+ protected:
+  // Two peers, of which the first has an endpoint; our own WireGuard's key is KeyOf('9').
+  GatewayTest() {
+    config_.wireguard_port = wireguard_.local().port;
+    config_.local_port = FreePort();
+    config_.bind_v4 = IpAddress::V4(127, 0, 0, 1);
+    config_.ipv6 = false;
+    config_.pin_threads = false;
+    config_.socket_buffer = 1 << 20;
+    std::tie(config_.io.backend, config_.shards) = GetParam();
+    config_.peers.resize(2);
+    config_.peers[kAlice] = {KeyOf('1'), "alice", {alice_.local()}};
+    config_.peers[kBob] = {KeyOf('2'), "bob", {}};
+  }
+
+  void Start() {
+    auto gateway = Gateway::Start(config_);
+    ASSERT_TRUE(gateway.ok()) << gateway.status();
+    gateway_ = *std::move(gateway);
+    public_.ip = IpAddress::V4(127, 0, 0, 1);
+    public_.port = gateway_->port();
+    for (const std::string& line : gateway_->WgSetLines()) {
+      const size_t at = line.find("endpoint ") + 9;
+      homes_.push_back(*Endpoint::Parse(line.substr(at, line.find(' ', at) - at)));
+    }
+  }
+
+  // Waits for what another thread does. False after a time that only a broken gateway needs.
+  template <typename Condition>
+  bool Eventually(const Condition& condition) {
+    for (int i = 0; i < 10'000; ++i) {
+      if (condition()) return true;
+      std::this_thread::sleep_for(std::chrono::milliseconds(2));
+    }
+    return false;
+  }
+
+  bool Counted(Count count, uint64_t value) {
+    return Eventually([&] { return gateway_->Counters()[count] >= value; });
+  }
+
+  // Where the engine sends the peer's packets, from the status.
+  std::string PathOf(const std::string& name) {
+    for (const std::string& line : gateway_->Status()) {
+      const size_t at = line.find(", path ");
+      if (line.find("peer " + name + ":") == 0) return line.substr(at + 7);
+    }
+    return "no such peer";
+  }
+
+  // A loopback address that stands for nothing.
+  Endpoint FreeAddress() {
+    Endpoint endpoint = homes_[0];
+    // The last ones are given out last.
+    endpoint.ip = IpAddress::V4(127, 100, 255, 250);
+    return endpoint;
+  }
+
+  static constexpr PeerIndex kAlice = 0;
+  static constexpr PeerIndex kBob = 1;
+  UdpPeer wireguard_;
+  UdpPeer alice_;
+  UdpPeer stranger_;  // an address that no peer is known to have
+  Config config_;
+  std::unique_ptr<Gateway> gateway_;
+  Endpoint public_;  // of the gateway, towards the peers
+  std::vector<Endpoint> homes_;
+};
+
+TEST_P(GatewayTest, LinesForWireGuard) {
+  Start();
+  const std::vector<std::string> lines = gateway_->WgSetLines();
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_THAT(lines[0], testing::MatchesRegex("wg set wg0 peer [A-Za-z0-9+/]*= endpoint "
+                                              "127.100.[0-9]*.[0-9]*:[0-9]*  # alice"));
+  EXPECT_EQ(homes_[0].port, config_.local_port);
+  EXPECT_NE(homes_[0], homes_[1]);
+}
+
+TEST_P(GatewayTest, HomeLeadsToTheConfiguredEndpoint) {
+  Start();
+  const Bytes packet = Transport(7);
+  wireguard_.Send(homes_[kAlice], packet);
+  const auto received = alice_.Receive();
+  EXPECT_EQ(received.bytes, packet);
+  EXPECT_EQ(received.from, public_);
+}
+
+TEST_P(GatewayTest, AnswerConfirmsThePath) {
+  Start();
+  const Bytes packet = Transport(7, 128, 3);
+  alice_.Send(public_, packet);
+  const auto received = wireguard_.Receive();
+  EXPECT_EQ(received.bytes, packet);
+  EXPECT_TRUE(config_.range.Contains(received.from.ip));
+  EXPECT_EQ(received.from.port, config_.local_port);
+  EXPECT_NE(received.from, homes_[kAlice]);
+  EXPECT_EQ(PathOf("alice"), "none confirmed");
+  wireguard_.Send(received.from, Transport(8));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(8));
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 1u);
+  EXPECT_EQ(PathOf("alice"), alice_.local().ToString());
+}
+
+// A path over which nothing comes any more must not be confirmed again by what WireGuard still
+// sends to it, or the engine could never leave it (spec: SEND-2).
+TEST_P(GatewayTest, SilentPathIsNotConfirmedAgain) {
+  Start();
+  alice_.Send(public_, Transport(7));
+  const Endpoint path = wireguard_.Receive().from;
+  for (int i = 0; i < 5; ++i) {
+    wireguard_.Send(path, Transport(8));
+    alice_.Receive();
+  }
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 1u);
+  alice_.Send(public_, Transport(7));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+  wireguard_.Send(path, Transport(8));
+  alice_.Receive();
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 2u);
+}
+
+// spec: RECV-4, PATH-3. The answer's mac1 says whose the new address is.
+TEST_P(GatewayTest, UnknownSourceIsRecognisedByTheAnswer) {
+  Start();
+  stranger_.Send(public_, Initiation(100, KeyOf('9')));
+  const Endpoint path = wireguard_.Receive().from;
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 0u);
+  const Bytes response = Response(200, 100, KeyOf('2'));
+  wireguard_.Send(path, response);
+  EXPECT_EQ(stranger_.Receive().bytes, response);
+  EXPECT_EQ(gateway_->Counters()[Count::kRecognisedMac1], 1u);
+  EXPECT_EQ(PathOf("bob"), stranger_.local().ToString() + " (roaming)");
+  // From now on whatever WireGuard has for bob goes there.
+  wireguard_.Send(homes_[kBob], Transport(1));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(1));
+  // And what comes from there comes from the same address as before.
+  stranger_.Send(public_, Transport(200));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+}
+
+// The session index in a roaming peer's data says whose it is, and WireGuard's answer proves it.
+TEST_P(GatewayTest, RoamingInMidSession) {
+  Start();
+  wireguard_.Send(homes_[kAlice], Initiation(300, KeyOf('1')));
+  alice_.Receive();
+  alice_.Send(public_, Response(400, 300, KeyOf('9')));
+  const Endpoint before = wireguard_.Receive().from;
+  wireguard_.Send(before, Transport(400));
+  alice_.Receive();
+
+  stranger_.Send(public_, Transport(300));
+  const Endpoint after = wireguard_.Receive().from;
+  EXPECT_NE(after, before);
+  EXPECT_EQ(gateway_->Counters()[Count::kRecognisedIndex], 1u);
+  EXPECT_EQ(PathOf("alice"), alice_.local().ToString());  // not before WireGuard says so
+  const Bytes answer = Transport(400, 160, 9);
+  wireguard_.Send(after, answer);
+  EXPECT_EQ(stranger_.Receive().bytes, answer);
+  EXPECT_EQ(PathOf("alice"), stranger_.local().ToString() + " (roaming)");
+}
+
+// WireGuard under load sends cookie replies to whoever knows its public key: no authentication.
+TEST_P(GatewayTest, CookieReplyProvesNothing) {
+  Start();
+  wireguard_.Send(homes_[kAlice], Initiation(300, KeyOf('1')));
+  alice_.Receive();
+  for (const Bytes& packet : {Initiation(100, KeyOf('9')), Transport(300)}) {
+    UdpPeer attacker;
+    attacker.Send(public_, packet);
+    const Endpoint path = wireguard_.Receive().from;
+    wireguard_.Send(path, CookieReply(100));
+    EXPECT_EQ(attacker.Receive().bytes, CookieReply(100));
+  }
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 0u);
+  EXPECT_EQ(PathOf("alice"), "none confirmed");
+}
+
+// Data to a source of which nothing more is known: WireGuard has authenticated it.
+TEST_P(GatewayTest, UnknownSourceIsAnswered) {
+  Start();
+  stranger_.Send(public_, Transport(77));
+  const Endpoint path = wireguard_.Receive().from;
+  wireguard_.Send(path, Transport(78));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(78));
+  EXPECT_EQ(gateway_->Counters()[Count::kAnsweredUnknown], 1u);
+}
+
+TEST_P(GatewayTest, OnlyWireGuardMayTalkToTheLoopbackSide) {
+  Start();
+  stranger_.Send(homes_[kAlice], Transport(1));
+  EXPECT_TRUE(Counted(Count::kNotWireGuard, 1));
+  wireguard_.Send(homes_[kAlice], Transport(2));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(2));
+}
+
+TEST_P(GatewayTest, WhatIsNoWireGuardMessageIsCounted) {
+  Start();
+  for (const size_t size : {1, 3, 4, 31, 147, 149, 1500, 60000}) {
+    Bytes junk(size, std::byte{1});
+    if (size >= 4) Put(&junk, 0, size == 31 ? 4 : 1);
+    stranger_.Send(public_, junk);
+  }
+  EXPECT_TRUE(Counted(Count::kMalformed, 8));
+  Endpoint outside = homes_[kAlice];
+  outside.ip = IpAddress::V4(127, 101, 0, 1);
+  wireguard_.Send(outside, Transport(1));
+  EXPECT_TRUE(Counted(Count::kOutsideRange, 1));
+  wireguard_.Send(homes_[kAlice], {});
+  EXPECT_TRUE(Counted(Count::kEmpty, 1));
+  wireguard_.Send(FreeAddress(), Transport(1));
+  EXPECT_TRUE(Counted(Count::kUnknownAddress, 1));
+  // For a peer that is not configured.
+  wireguard_.Send(homes_[kAlice], Initiation(1, KeyOf('8')));
+  EXPECT_TRUE(Counted(Count::kUnknownPeer, 1));
+  alice_.Send(public_, Transport(5));
+  EXPECT_EQ(wireguard_.Receive().bytes, Transport(5));
+  EXPECT_EQ(gateway_->Counters()[Count::kToWireGuard], 1u);
+}
+
+TEST_P(GatewayTest, HandshakesForOthersAreDroppedIfOurKeyIsKnown) {
+  config_.wireguard_key = KeyOf('9');
+  Start();
+  stranger_.Send(public_, Initiation(1, KeyOf('8')));
+  EXPECT_TRUE(Counted(Count::kNotForUs, 1));
+  stranger_.Send(public_, Initiation(2, KeyOf('9')));
+  EXPECT_EQ(wireguard_.Receive().bytes, Initiation(2, KeyOf('9')));
+}
+
+// WireGuard may still use an address of the gateway's last life.
+TEST_P(GatewayTest, AddressOfTheLastLifeIsAdopted) {
+  Start();
+  const Bytes initiation = Initiation(5, KeyOf('1'));
+  wireguard_.Send(FreeAddress(), initiation);
+  EXPECT_EQ(alice_.Receive().bytes, initiation);
+  wireguard_.Send(FreeAddress(), Transport(6));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(6));
+}
+
+// Told the wrong home, handshakes still find their peer.
+TEST_P(GatewayTest, WrongHome) {
+  Start();
+  const Bytes initiation = Initiation(5, KeyOf('1'));
+  wireguard_.Send(homes_[kBob], initiation);
+  EXPECT_EQ(alice_.Receive().bytes, initiation);
+  EXPECT_EQ(gateway_->Counters()[Count::kRecognisedMac1], 1u);
+}
+
+// Many packets in order, of changing sizes, both ways; at times a handshake message in between.
+TEST_P(GatewayTest, OrderBothWays) {
+  Start();
+  alice_.Send(public_, Transport(7));
+  const Endpoint path = wireguard_.Receive().from;
+  constexpr uint32_t kPackets = 400;
+  const auto packet = [](uint32_t n) {
+    if (n % 50 == 49) return Initiation(n, KeyOf('1'));
+    return Transport(n, 32 + 16 * (n / 16 % 90));
+  };
+  for (uint32_t first = 0; first < kPackets; first += 20) {
+    for (uint32_t n = first; n < first + 20; ++n) wireguard_.Send(path, packet(n));
+    for (uint32_t n = first; n < first + 20; ++n) ASSERT_EQ(alice_.Receive().bytes, packet(n));
+    for (uint32_t n = first; n < first + 20; ++n) alice_.Send(public_, packet(n));
+    for (uint32_t n = first; n < first + 20; ++n) ASSERT_EQ(wireguard_.Receive().bytes, packet(n));
+  }
+}
+
+TEST_P(GatewayTest, RestartOnTheSamePorts) {
+  Start();
+  config_.listen_port = gateway_->port();
+  const std::vector<std::string> lines = gateway_->WgSetLines();
+  gateway_->Stop();
+  gateway_->Stop();
+  EXPECT_FALSE(gateway_->Status().empty());
+  gateway_.reset();
+  Start();
+  EXPECT_EQ(gateway_->WgSetLines(), lines);
+  wireguard_.Send(homes_[kAlice], Transport(1));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(1));
+}
+
+TEST_P(GatewayTest, PortInUse) {
+  Start();
+  Config second = config_;
+  const auto local = Gateway::Start(second);
+  ASSERT_FALSE(local.ok());
+  EXPECT_THAT(std::string(local.status().message()),
+              testing::HasSubstr("Address already in use; choose another local_port"));
+  second.local_port = FreePort();
+  second.listen_port = gateway_->port();
+  const auto listen = Gateway::Start(second);
+  ASSERT_FALSE(listen.ok());
+  EXPECT_THAT(std::string(listen.status().message()),
+              testing::HasSubstr(std::to_string(gateway_->port())));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, GatewayTest,
+                         testing::Combine(testing::Values(io::Backend::kMmsg, io::Backend::kAuto),
+                                          testing::Values(1u, 2u)),
+                         [](const auto& info) {
+                           const bool mmsg = std::get<0>(info.param) == io::Backend::kMmsg;
+                           return std::string(mmsg ? "Mmsg" : "Auto") +
+                                  std::to_string(std::get<1>(info.param));
+                         });
+
+}  // namespace
+}  // namespace ringsock::gateway
