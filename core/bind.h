@@ -39,7 +39,7 @@ struct BindPacket {
   std::byte* data = nullptr;
   uint32_t capacity = 0;
   // Out:
-  uint32_t size = 0;      // of the packet, also if it did not fit
+  uint32_t size = 0;       // of the packet, also if it did not fit
   bool too_large = false;  // larger than `capacity`: nothing was written (spec: RECV-6)
   BindEndpoint from;
 };

@@ -1,5 +1,5 @@
-// The control thread: the one writer of the peer tables, owner of timers, and the place where
-// everything that is not a WireGuard packet is done (logs, STUN, later relays and endpoint updates).
+// The control thread: the one writer of the peer tables, owner of timers, and the place where all
+// that is not a WireGuard packet is done (logs, STUN, later relays and endpoint updates).
 // It has a loop of its own and two-way rings to every shard.
 #ifndef RINGSOCK_CORE_CONTROL_H_
 #define RINGSOCK_CORE_CONTROL_H_
@@ -85,15 +85,15 @@ class Control {
   const std::vector<ShardLink*> links_;
   TimerQueue timers_;
   StunHandler stun_handler_;
-  RateLimit failure_log_{std::chrono::minutes(1)};    // spec: SEND-5
+  RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
   RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
 
   std::thread thread_;
   std::mutex mutex_;
   std::condition_variable done_;
-  std::deque<Task*> tasks_;      // guarded by mutex_
-  bool threaded_ = false;        // guarded by mutex_
-  bool stopping_ = false;        // guarded by mutex_
+  std::deque<Task*> tasks_;  // guarded by mutex_
+  bool threaded_ = false;    // guarded by mutex_
+  bool stopping_ = false;    // guarded by mutex_
 };
 
 }  // namespace ringsock

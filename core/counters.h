@@ -18,11 +18,11 @@ const char* PathKindName(PathKind kind);  // "direct4", "direct6", "relay"
 // Why a packet went no further.
 enum class Drop : uint8_t {
   // received
-  kRxEmpty,         // no bytes at all
-  kRxTruncated,     // larger than the receive buffer (spec: RECV-6)
-  kRxStun,          // STUN, and no netcheck wants it (spec: RECV-1)
-  kRxKernel,        // the socket's buffer overflowed
-  kRxQueueFull,     // the embedder takes packets from a queue (core/bind.h), and too slowly
+  kRxEmpty,      // no bytes at all
+  kRxTruncated,  // larger than the receive buffer (spec: RECV-6)
+  kRxStun,       // STUN, and no netcheck wants it (spec: RECV-1)
+  kRxKernel,     // the socket's buffer overflowed
+  kRxQueueFull,  // the embedder takes packets from a queue (core/bind.h), and too slowly
   // sent
   kTxUnknownPeer,
   kTxNoDestination,  // spec: SEND-4
@@ -31,12 +31,12 @@ enum class Drop : uint8_t {
   kTxNoRelay,        // for a relay, and there is no relay connection
   kTxTooLarge,
   kTxRelayNotAllowed,  // spec: SEND-8
-  kTxMessageSize,    // EMSGSIZE: larger than the path takes
-  kTxBufferFull,     // EAGAIN, ENOBUFS: the socket or the device is full
-  kTxUnreachable,    // ENETUNREACH, EHOSTUNREACH, ECONNREFUSED
-  kTxRefused,        // EPERM, EACCES: a firewall
-  kTxError,          // any other error
-  kClosed,           // the engine stopped first
+  kTxMessageSize,      // EMSGSIZE: larger than the path takes
+  kTxBufferFull,       // EAGAIN, ENOBUFS: the socket or the device is full
+  kTxUnreachable,      // ENETUNREACH, EHOSTUNREACH, ECONNREFUSED
+  kTxRefused,          // EPERM, EACCES: a firewall
+  kTxError,            // any other error
+  kClosed,             // the engine stopped first
   kCount
 };
 const char* DropName(Drop drop);  // "rx_stun", "tx_no_destination", ...

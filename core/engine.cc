@@ -136,8 +136,8 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
 }
 
 absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
-  peers_ = std::make_unique<PeerTable>(PeerTableOptions{.max_peers = options_.max_peers},
-                                       &quiescence_);
+  peers_ =
+      std::make_unique<PeerTable>(PeerTableOptions{.max_peers = options_.max_peers}, &quiescence_);
   std::vector<io::Loop*> loops;
   std::vector<ShardLink*> links;
   for (const auto& loop : loops_.shards) {
@@ -145,28 +145,28 @@ absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
     links_.push_back(std::make_unique<ShardLink>());
     links.push_back(links_.back().get());
   }
-  senders_ = std::make_unique<SenderQueues>(loops, options_.max_senders,
-                                            options_.sender_ring_packets);
+  senders_ =
+      std::make_unique<SenderQueues>(loops, options_.max_senders, options_.sender_ring_packets);
   for (uint32_t i = 0; i < loops.size(); ++i) {
     absl::StatusOr<Quiescence::Reader> reader = quiescence_.Register();
     if (!reader.ok()) return reader.status();
-    shards_.push_back(std::make_unique<EngineShard>(
-        ShardEnvironment{.index = i,
-                         .loop = loops[i],
-                         .handler = handler,
-                         .peers = peers_.get(),
-                         .senders = senders_.get(),
-                         .link = links[i],
-                         .control_loop = loops_.control.get(),
-                         .relay = relay,
-                         .gso = options_.io.gso},
-        *std::move(reader)));
+    shards_.push_back(
+        std::make_unique<EngineShard>(ShardEnvironment{.index = i,
+                                                       .loop = loops[i],
+                                                       .handler = handler,
+                                                       .peers = peers_.get(),
+                                                       .senders = senders_.get(),
+                                                       .link = links[i],
+                                                       .control_loop = loops_.control.get(),
+                                                       .relay = relay,
+                                                       .gso = options_.io.gso},
+                                      *std::move(reader)));
   }
   absl::StatusOr<Quiescence::Reader> reader = quiescence_.Register();
   if (!reader.ok()) return reader.status();
   reader_ = *std::move(reader);
-  control_ = std::make_unique<Control>(loops_.control.get(), peers_.get(), &quiescence_, loops,
-                                       links);
+  control_ =
+      std::make_unique<Control>(loops_.control.get(), peers_.get(), &quiescence_, loops, links);
   return absl::OkStatus();
 }
 

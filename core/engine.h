@@ -83,13 +83,13 @@ struct ReceivedTrain {
 
 // What became of a send. Anything but kOk was also counted, by reason.
 enum class SendResult : uint8_t {
-  kOk,             // at least one destination took it into its queue
-  kUnknownPeer,    // no such peer (any more)
-  kNoDestination,  // the peer has no endpoint and has not roamed (spec: SEND-4)
-  kNoSocket,       // every destination is of a family that is off (spec: SEND-6)
-  kQueueFull,      // the ring to the shard, or to the relay, is full (spec: SEND-7)
-  kNoRelay,        // the destination is a relay, and there is no relay connection
-  kTooLarge,       // larger than a datagram can be
+  kOk,               // at least one destination took it into its queue
+  kUnknownPeer,      // no such peer (any more)
+  kNoDestination,    // the peer has no endpoint and has not roamed (spec: SEND-4)
+  kNoSocket,         // every destination is of a family that is off (spec: SEND-6)
+  kQueueFull,        // the ring to the shard, or to the relay, is full (spec: SEND-7)
+  kNoRelay,          // the destination is a relay, and there is no relay connection
+  kTooLarge,         // larger than a datagram can be
   kRelayNotAllowed,  // SendTo() with a relay address (spec: SEND-8)
   kClosed,
 };
@@ -148,7 +148,8 @@ struct PeerStatus {
   PeerId id = PeerId::kNone;
   PublicKey key;
   std::vector<Endpoint> addresses;  // in order, the most reliable first
-  // The roaming address if there is one, else the address at `cur`; none before a path is confirmed.
+  // The roaming address if there is one, else the address at `cur`; none before a path is
+  // confirmed.
   Endpoint current;
   bool roaming = false;
 };

@@ -46,8 +46,7 @@ class EngineImpl final : public Engine {
   void Close() override;
   uint16_t port() const override { return port_; }
   const EngineOptions& options() const override { return options_; }
-  absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key,
-                                        absl::string_view endpoints) override;
+  absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, absl::string_view endpoints) override;
   absl::Status UpdatePeers(std::span<const PublicKey> keys) override;
   void ConfirmPath(PeerId peer, const Endpoint& from) override;
   absl::StatusOr<std::unique_ptr<Sender>> NewSender() override;

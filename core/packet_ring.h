@@ -36,8 +36,8 @@ class PacketRing {
   // and in any case two datagrams of the largest size.
   explicit PacketRing(size_t records)
       : record_mask_(std::bit_ceil(std::max<size_t>(records, 1)) - 1),
-        byte_mask_(std::bit_ceil(std::max((record_mask_ + 1) * kBytesPerRecord,
-                                          2 * (io::kMaxDatagram + 1))) -
+        byte_mask_(std::bit_ceil(
+                       std::max((record_mask_ + 1) * kBytesPerRecord, 2 * (io::kMaxDatagram + 1))) -
                    1),
         records_(std::make_unique<Slot[]>(record_mask_ + 1)),
         bytes_(std::make_unique_for_overwrite<std::byte[]>(byte_mask_ + 1)) {}
@@ -59,8 +59,8 @@ class PacketRing {
     std::byte* const data = bytes_.get() + (start & byte_mask_);
     if (packets.size != 0) std::memcpy(data, packets.data, packets.size);
     byte_tail_ = start + packets.size;
-    records_[tail & record_mask_] = {
-        {peer, address, {data, packets.size, packets.segment_size}}, byte_tail_};
+    records_[tail & record_mask_] = {{peer, address, {data, packets.size, packets.segment_size}},
+                                     byte_tail_};
     tail_.store(tail + 1, std::memory_order_release);
     return true;
   }
@@ -111,12 +111,12 @@ class PacketRing {
   const std::unique_ptr<std::byte[]> bytes_;
 
   alignas(kCacheLine) std::atomic<size_t> tail_{0};
-  size_t byte_tail_ = 0;       // producer's, like the next two
+  size_t byte_tail_ = 0;  // producer's, like the next two
   size_t head_seen_ = 0;
   size_t byte_head_seen_ = 0;
   alignas(kCacheLine) std::atomic<size_t> head_{0};
   std::atomic<size_t> byte_head_{0};
-  size_t cursor_ = 0;          // consumer's, like the next
+  size_t cursor_ = 0;  // consumer's, like the next
   size_t tail_seen_ = 0;
 };
 

@@ -108,8 +108,8 @@ absl::StatusOr<std::unique_ptr<Sender>> SenderQueues::NewSender() {
   size_t index = 0;
   while (index < made_ && places_[index]->taken) ++index;
   if (index == max_places_) {
-    return absl::ResourceExhaustedError(absl::StrCat(
-        "all ", max_places_, " senders are in use; raise EngineOptions::max_senders"));
+    return absl::ResourceExhaustedError(
+        absl::StrCat("all ", max_places_, " senders are in use; raise EngineOptions::max_senders"));
   }
   if (index == made_) {
     auto place = std::make_unique<Place>();

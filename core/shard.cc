@@ -331,7 +331,7 @@ SendResult EngineShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
 void EngineShard::ConfirmPath(PeerId id, const Endpoint& from) {
   Peer* peer = env_.peers->FindById(id);
   if (peer == nullptr || peer->addresses().IsCurrent(from)) return;  // spec: PATH-2, the hot path
-  if (IsRelay(from)) return;                                               // spec: PATH-1
+  if (IsRelay(from)) return;                                         // spec: PATH-1
   PathReport report;
   report.key = peer->key();
   report.from = from;
@@ -364,8 +364,9 @@ void EngineShard::CountSocketDrops() {
     const io::UdpStats stats = loop_.Stats((*socket)->id);
     counters_.AddDrop(Drop::kRxTruncated,
                       stats.rx_truncated - std::exchange((*socket)->truncated, stats.rx_truncated));
-    counters_.AddDrop(Drop::kRxKernel, stats.rx_kernel_drops - std::exchange((*socket)->kernel_drops,
-                                                                  stats.rx_kernel_drops));
+    counters_.AddDrop(
+        Drop::kRxKernel,
+        stats.rx_kernel_drops - std::exchange((*socket)->kernel_drops, stats.rx_kernel_drops));
   }
 }
 

@@ -60,20 +60,19 @@ void TrainBuilder::AddPiece(io::SocketId socket, const Endpoint& to, const Packe
 bool TrainBuilder::Extend(OpenTrain& train, io::SocketId socket, const Endpoint& to,
                           const PacketTrain& next) {
   const uint32_t count = PacketCount(next);
-  if (train.socket != socket || !(train.to == to)) return false;                      // 1
-  if (train.size != train.packets * train.segment_size) return false;                 // 2
-  if (next.segment_size != train.segment_size &&
-      (count != 1 || next.size > train.segment_size)) {
-    return false;                                                                      // 3
+  if (train.socket != socket || !(train.to == to)) return false;       // 1
+  if (train.size != train.packets * train.segment_size) return false;  // 2
+  if (next.segment_size != train.segment_size && (count != 1 || next.size > train.segment_size)) {
+    return false;  // 3
   }
-  if (train.packets + count > io::kMaxTrainPackets) return false;                // 4
-  if (train.size + next.size > io::kMaxDatagram) return false;                        // 5
-  if (train.slab != nullptr || next.data != train.data + train.size) {                // 6
+  if (train.packets + count > io::kMaxTrainPackets) return false;       // 4
+  if (train.size + next.size > io::kMaxDatagram) return false;          // 5
+  if (train.slab != nullptr || next.data != train.data + train.size) {  // 6
     const uint32_t copied = next.size + (train.slab == nullptr ? train.size : 0);
-    if (copied > copy_limit_) return false;                                           // 7
+    if (copied > copy_limit_) return false;  // 7
     if (train.slab == nullptr) {
       io::TxSlab* slab = loop_->AcquireSlab();
-      if (slab == nullptr) return false;                                              // 8
+      if (slab == nullptr) return false;  // 8
       std::memcpy(slab->data, train.data, train.size);
       train.slab = slab;
       train.data = slab->data;

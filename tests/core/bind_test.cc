@@ -155,8 +155,8 @@ TEST_F(BindTest, CloseUnblocksEveryReceiver) {
   Open(bind);
   std::atomic<int> cancelled{0};
   std::vector<std::thread> threads;
-  for (const auto source : {Bind::Source::kV4, Bind::Source::kV4, Bind::Source::kV6,
-                            Bind::Source::kRelay}) {
+  for (const auto source :
+       {Bind::Source::kV4, Bind::Source::kV4, Bind::Source::kV6, Bind::Source::kRelay}) {
     threads.emplace_back([&bind, &cancelled, source] {
       Buffers buffers(2);
       const auto got = bind.Receive(source, buffers.view());

@@ -139,8 +139,8 @@ class RemoteHost {
     to.port = port;
     sockaddr_storage address{};
     const socklen_t length = to.ToSockaddr(&address);
-    const ssize_t sent = sendto(fd_, bytes.data(), bytes.size(), 0,
-                                reinterpret_cast<sockaddr*>(&address), length);
+    const ssize_t sent =
+        sendto(fd_, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&address), length);
     EXPECT_EQ(sent, static_cast<ssize_t>(bytes.size())) << strerror(errno);
   }
   // The next datagram; nothing and a failure after kPatience.

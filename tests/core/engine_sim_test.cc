@@ -74,9 +74,7 @@ struct Node {
     EXPECT_EQ(sender->Send(peer, TrainOf(bytes, segment)), SendResult::kOk);
     sender->Flush();
   }
-  uint64_t Dropped(Drop drop) const {
-    return engine->Counters().drops[static_cast<size_t>(drop)];
-  }
+  uint64_t Dropped(Drop drop) const { return engine->Counters().drops[static_cast<size_t>(drop)]; }
   // What has come since the last call, in order.
   std::vector<std::string> Fresh() {
     std::vector<std::string> fresh;
@@ -218,8 +216,7 @@ TEST_F(EngineSimTest, RelayPacketsGoToTheRelayQueue) {
   gateway.Send(peer, packet + packet + packet, packet.size());
   Run();
   EXPECT_EQ(gateway.Dropped(Drop::kTxQueueFull), 2u);
-  EXPECT_EQ(gateway.engine->Counters().paths[static_cast<size_t>(PathKind::kRelay)].tx_packets,
-            2u);
+  EXPECT_EQ(gateway.engine->Counters().paths[static_cast<size_t>(PathKind::kRelay)].tx_packets, 2u);
 }
 
 // spec: SEND-5: what the kernel refused is not counted as sent.
@@ -316,8 +313,8 @@ TEST_F(EngineSimTest, StunGoesToControlAndControlCanAsk) {
   EXPECT_EQ(got[0].received - start, milliseconds(30));
   EXPECT_TRUE(gateway.Fresh().empty());
   gateway.engine->control().SetStunHandler(nullptr);
-  gateway.engine->control().SendTo(
-      0, server_endpoint, {reinterpret_cast<const std::byte*>(stun.data()), stun.size()});
+  gateway.engine->control().SendTo(0, server_endpoint,
+                                   {reinterpret_cast<const std::byte*>(stun.data()), stun.size()});
   Run(milliseconds(100));
   EXPECT_EQ(gateway.Dropped(Drop::kRxStun), 1u);
 }
@@ -325,8 +322,8 @@ TEST_F(EngineSimTest, StunGoesToControlAndControlCanAsk) {
 TEST_F(EngineSimTest, CommandsRunOnTheShard) {
   Node gateway(&net_, "gateway", {V4(198, 51, 100, 1)});
   const EngineShard* ran_on = nullptr;
-  EXPECT_TRUE(gateway.engine->control().RunOnShard(
-      0, [&ran_on](EngineShard& shard) { ran_on = &shard; }));
+  EXPECT_TRUE(
+      gateway.engine->control().RunOnShard(0, [&ran_on](EngineShard& shard) { ran_on = &shard; }));
   Run();
   EXPECT_EQ(ran_on, &gateway.engine->shard(0));
   size_t queued = 0;

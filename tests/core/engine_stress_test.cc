@@ -68,8 +68,7 @@ TEST_P(EngineStressTest, PeersComeAndGoUnderTraffic) {
 
   for (int round = 0; round < kRounds; ++round) {
     const size_t k = static_cast<size_t>(round) % kHosts;
-    const auto id = engine.CreateEndpoint(KeyNumber(static_cast<uint32_t>(round)),
-                                          hosts[k].text());
+    const auto id = engine.CreateEndpoint(KeyNumber(static_cast<uint32_t>(round)), hosts[k].text());
     ASSERT_TRUE(id.ok()) << id.status().ToString();
     ids[k].store(*id, std::memory_order_relaxed);
     if (round % 10 == 0) hosts[k].Receive();  // traffic does come

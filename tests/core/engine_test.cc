@@ -9,66 +9,10 @@
 #include <vector>
 
 #include "gtest/gtest.h"
-#include "tests/core/engine_fixture.h"
+#include "tests/core/engine_param_test.h"
 
 namespace ringsock {
 namespace {
-
-using Param = std::tuple<io::Backend, bool>;  // backend, IPv6
-
-class EngineTest : public testing::TestWithParam<Param> {
- protected:
-  bool v6() const { return std::get<1>(GetParam()); }
-
-  EngineOptions Options(uint32_t shards = 1) const {
-    EngineOptions options;
-    options.shards = shards;
-    options.pin_threads = false;
-    options.io.backend = std::get<0>(GetParam());
-    return options;
-  }
-
-  // False, with the test skipped, where this backend or family is not to be had.
-  bool StartEngine(const EngineOptions& options) {
-    if (!remote_.ok()) return false;
-    absl::StatusOr<std::unique_ptr<io::Loop>> probe = io::CreateLoop(options.io);
-    if (!probe.ok()) {
-      reason_ = probe.status().ToString();
-      return false;
-    }
-    auto engine = Engine::Start(options, &handler_);
-    EXPECT_TRUE(engine.ok()) << engine.status().ToString();
-    if (!engine.ok()) return false;
-    engine_ = *std::move(engine);
-    return true;
-  }
-
-  PeerId AddPeer(uint32_t number, const std::string& endpoints) {
-    absl::StatusOr<PeerId> id = engine_->CreateEndpoint(KeyNumber(number), endpoints);
-    EXPECT_TRUE(id.ok()) << id.status().ToString();
-    return id.value_or(PeerId::kNone);
-  }
-
-  PeerStatus Status(PeerId id) const {
-    for (const PeerStatus& peer : engine_->Status().peers) {
-      if (peer.id == id) return peer;
-    }
-    ADD_FAILURE() << "no such peer";
-    return {};
-  }
-
-  static uint64_t Count(const CounterSnapshot& counters, Drop drop) {
-    return counters.drops[static_cast<size_t>(drop)];
-  }
-
-  KeepingHandler handler_;
-  RemoteHost remote_{v6()};
-  std::unique_ptr<Engine> engine_;
-  std::string reason_ = "no such address family here";
-};
-
-#define START_OR_SKIP(options) \
-  if (!StartEngine(options)) GTEST_SKIP() << reason_
 
 TEST_P(EngineTest, EchoesToAPeer) {
   handler_.reaction = [](Shard& shard, const ReceivedTrain& train) {
@@ -220,8 +164,8 @@ TEST_P(EngineTest, BadDatagramsAreCountedAndDisturbNothing) {
   stun[4] = 0x21, stun[5] = 0x12, stun[6] = static_cast<char>(0xa4), stun[7] = 0x42;
   std::string not_stun = stun;
   not_stun[0] = static_cast<char>(0xc0);
-  const std::vector<std::string> good = {"", "x", "xyz", stun.substr(0, 19), not_stun,
-                                         std::string(60'000, 'z'), Message(4, "good")};
+  const std::vector<std::string> good = {
+      "", "x", "xyz", stun.substr(0, 19), not_stun, std::string(60'000, 'z'), Message(4, "good")};
   size_t shown = 0;
   for (const std::string& bytes : good) {
     remote_.Send(engine_->port(), bytes);
@@ -275,8 +219,9 @@ TEST_P(EngineTest, SendFailuresAreCountedByReason) {
   auto done = [&] { return Count(engine_->Counters(), Drop::kTxNoDestination) == 2; };
   EXPECT_TRUE(WaitUntil(done));
   EXPECT_EQ(Count(engine_->Counters(), Drop::kTxTooLarge), 1u);
-  const auto path = engine_->Counters().paths[static_cast<size_t>(
-      v6() ? PathKind::kDirectV6 : PathKind::kDirectV4)];
+  const auto path =
+      engine_->Counters()
+          .paths[static_cast<size_t>(v6() ? PathKind::kDirectV6 : PathKind::kDirectV4)];
   EXPECT_EQ(path.tx_packets, 1u);
   EXPECT_EQ(path.tx_bytes, Message(4, "somewhere").size());
 }
@@ -330,194 +275,12 @@ TEST_P(EngineTest, SendersOnManyThreadsKeepTheOrderPerPeer) {
   for (auto& thread : threads) thread.join();
   for (uint32_t t = 0; t < kThreads; ++t) {
     for (uint32_t i = 0; i < kPackets; ++i) {
-      ASSERT_EQ(hosts[t]->Receive(), Message(4, absl::StrCat(i)))
-          << engine_->Counters().ToString();
+      ASSERT_EQ(hosts[t]->Receive(), Message(4, absl::StrCat(i))) << engine_->Counters().ToString();
     }
   }
 }
 
-TEST_P(EngineTest, ClosesUnderTrafficAndFreesThePort) {
-  handler_.reaction = [](Shard& shard, const ReceivedTrain& train) {
-    shard.SendTo(train.from, train.packets);
-  };
-  for (int round = 0; round < 3; ++round) {
-    EngineOptions options = Options(2);
-    START_OR_SKIP(options);
-    const uint16_t port = engine_->port();
-    AddPeer(1, remote_.text());
-    std::atomic<bool> stop{false};
-    std::thread traffic([&] {
-      auto sender = *engine_->NewSender();
-      while (!stop.load()) {
-        remote_.Send(port, Message(4, "in"));
-        sender->Send(PeerId{1}, TrainOf(Message(4, "out")));
-        sender->Flush();
-      }
-      EXPECT_EQ(sender->Send(PeerId{1}, TrainOf(Message(4, "late"))), SendResult::kClosed);
-    });
-    handler_.WaitFor(handler_.size() + 20);
-    engine_->Close();
-    const size_t after_close = handler_.size();
-    engine_->Close();  // spec: RECV-7
-    stop.store(true);
-    traffic.join();
-    EXPECT_EQ(handler_.size(), after_close);
-    EXPECT_TRUE(absl::IsFailedPrecondition(engine_->CreateEndpoint(KeyNumber(9), "").status()));
-    EXPECT_EQ(engine_->Status().peers.size(), 1u);
-    options.port = port;
-    auto again = Engine::Start(options, &handler_);
-    EXPECT_TRUE(again.ok()) << again.status().ToString();
-  }
-}
-
-TEST_P(EngineTest, APortInUseIsAnErrorThatNamesIt) {
-  for (const uint32_t shards : {1u, 2u}) {
-    START_OR_SKIP(Options(shards));
-    for (const uint32_t others : {1u, 2u}) {
-      EngineOptions options = Options(others);
-      options.port = engine_->port();
-      const auto second = Engine::Start(options, &handler_);
-      ASSERT_FALSE(second.ok()) << shards << " shards, then " << others;
-      EXPECT_TRUE(absl::IsAlreadyExists(second.status())) << second.status().ToString();
-      EXPECT_NE(second.status().ToString().find(std::to_string(options.port)), std::string::npos);
-    }
-  }
-}
-
-TEST_P(EngineTest, AllShardsShareOnePort) {
-  handler_.reaction = [](Shard& shard, const ReceivedTrain& train) {
-    EXPECT_EQ(shard.Send(train.peer, train.packets), SendResult::kOk);
-  };
-  START_OR_SKIP(Options(3));
-  EXPECT_EQ(engine_->Status().shards, 3u);
-  for (uint32_t i = 0; i < 20; ++i) {
-    RemoteHost host(v6());
-    AddPeer(i + 1, host.text());
-    host.Send(engine_->port(), Message(4, absl::StrCat(i)));
-    EXPECT_EQ(host.Receive(), Message(4, absl::StrCat(i)));
-  }
-}
-
-TEST_P(EngineTest, EnginesLiveSideBySide) {
-  START_OR_SKIP(Options());
-  KeepingHandler other_handler;
-  auto other = Engine::Start(Options(), &other_handler);
-  ASSERT_TRUE(other.ok());
-  ASSERT_NE((*other)->port(), engine_->port());
-  remote_.Send((*other)->port(), Message(4, "other"));
-  other_handler.WaitFor(1);
-  EXPECT_EQ(handler_.size(), 0u);
-}
-
-// A handler that fails to start fails the engine, and only shards that started are stopped.
-TEST_P(EngineTest, AFailingHandlerFailsTheStart) {
-  class Failing final : public Handler {
-   public:
-    absl::Status OnShardStart(Shard& shard) override {
-      if (shard.index() == 1) return absl::InternalError("shard 1 has no luck");
-      started.fetch_add(1);
-      return absl::OkStatus();
-    }
-    void OnShardStop(Shard&) override { stopped.fetch_add(1); }
-    void OnReceive(Shard&, std::span<const ReceivedTrain>) override {}
-    std::atomic<int> started{0}, stopped{0};
-  };
-  START_OR_SKIP(Options());  // only to know that the backend is there
-  Failing handler;
-  const auto engine = Engine::Start(Options(2), &handler);
-  ASSERT_FALSE(engine.ok());
-  EXPECT_EQ(engine.status().message(), "shard 1 has no luck");
-  EXPECT_EQ(handler.started.load(), handler.stopped.load());
-}
-
-// An embedder with a socket of its own on the shard's thread, as the gateway has.
-TEST_P(EngineTest, AnEmbeddersSocketMaySendThroughTheShard) {
-  class Crossing final : public Handler, public io::UdpHandler {
-   public:
-    explicit Crossing(bool v6) : v6_(v6) {}
-    absl::Status OnShardStart(Shard& shard) override {
-      shard_ = &shard;
-      io::UdpConfig config;
-      config.bind.ip = v6_ ? *IpAddress::Parse("::1") : IpAddress::V4(127, 0, 0, 1);
-      auto opened = shard.loop().OpenUdp(config, this);
-      if (!opened.ok()) return opened.status();
-      socket_ = *opened;
-      port.store(shard.loop().LocalEndpoint(socket_).port);
-      return absl::OkStatus();
-    }
-    void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
-      for (const ReceivedTrain& train : trains) {
-        shard.loop().Send(socket_, {.data = train.packets.data,
-                                    .size = train.packets.size,
-                                    .segment_size = train.packets.segment_size,
-                                    .to = back_});
-      }
-    }
-    void OnReceive(io::SocketId, std::span<const io::RxTrain> trains) override {
-      for (const io::RxTrain& train : trains) {
-        back_ = train.from;
-        EXPECT_EQ(shard_->Send(peer, {train.data, train.size, train.segment_size}),
-                  SendResult::kOk);
-      }
-    }
-    void OnSendFailure(io::SocketId, const io::SendFailure&) override {}
-
-    std::atomic<uint16_t> port{0};
-    std::atomic<PeerId> peer{PeerId::kNone};
-
-   private:
-    const bool v6_;
-    Shard* shard_ = nullptr;
-    io::SocketId socket_ = 0;
-    Endpoint back_;
-  };
-  START_OR_SKIP(Options());
-  Crossing crossing(v6());
-  auto engine = Engine::Start(Options(), &crossing);
-  ASSERT_TRUE(engine.ok()) << engine.status().ToString();
-  RemoteHost local(v6());
-  crossing.peer = *(*engine)->CreateEndpoint(KeyNumber(1), remote_.text());
-  for (int i = 0; i < 5; ++i) {
-    local.Send(crossing.port.load(), Message(4, absl::StrCat("out ", i)));
-    EXPECT_EQ(remote_.Receive(), Message(4, absl::StrCat("out ", i)));
-    remote_.Send((*engine)->port(), Message(4, absl::StrCat("in ", i)));
-    EXPECT_EQ(local.Receive(), Message(4, absl::StrCat("in ", i)));
-  }
-}
-
-TEST(EngineOptionsTest, BadOptionsAreErrors) {
-  KeepingHandler handler;
-  EngineOptions off;
-  off.ipv4 = off.ipv6 = false;
-  EXPECT_TRUE(absl::IsInvalidArgument(Engine::Start(off, &handler).status()));
-  EngineOptions crossed;
-  crossed.bind_v4 = *IpAddress::Parse("::1");
-  EXPECT_TRUE(absl::IsInvalidArgument(Engine::Start(crossed, &handler).status()));
-  EXPECT_TRUE(absl::IsInvalidArgument(Engine::Start(EngineOptions{}, nullptr).status()));
-  EngineOptions elsewhere;
-  elsewhere.shards = 1;
-  elsewhere.bind_v4 = IpAddress::V4(192, 0, 2, 1);
-  const auto status = Engine::Start(elsewhere, &handler).status();
-  EXPECT_NE(status.ToString().find("192.0.2.1"), std::string::npos) << status.ToString();
-}
-
-TEST(EngineOptionsTest, AllOptionsArePrinted) {
-  const std::string text = EngineOptions{}.ToString();
-  for (const char* name : {"port=0", "ipv4=0.0.0.0", "ipv6=::", "shards=0", "backend=auto",
-                           "gso=1", "gro=1", "zero_copy=1", "max_senders=64"}) {
-    EXPECT_NE(text.find(name), std::string::npos) << name;
-  }
-}
-
-std::string ParamName(const testing::TestParamInfo<Param>& info) {
-  return absl::StrCat(std::get<0>(info.param) == io::Backend::kUring ? "Uring" : "Mmsg",
-                      std::get<1>(info.param) ? "V6" : "V4");
-}
-
-INSTANTIATE_TEST_SUITE_P(All, EngineTest,
-                         testing::Combine(testing::Values(io::Backend::kMmsg, io::Backend::kUring),
-                                          testing::Bool()),
-                         ParamName);
+RINGSOCK_INSTANTIATE_ENGINE_TEST();
 
 }  // namespace
 }  // namespace ringsock

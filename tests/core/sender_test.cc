@@ -35,9 +35,7 @@ class SenderTest : public testing::Test {
     queues_.Release(shard);
     return got;
   }
-  uint64_t Dropped(Drop drop) const {
-    return queues_.Counters().drops[static_cast<size_t>(drop)];
-  }
+  uint64_t Dropped(Drop drop) const { return queues_.Counters().drops[static_cast<size_t>(drop)]; }
   // A peer whose packets go to `shard`.
   PeerId PeerOn(uint32_t shard) const {
     uint64_t id = 1;

@@ -58,7 +58,8 @@ TEST_F(TrainBuilderTest, PacketsApartInMemoryAreGathered) {
 TEST_F(TrainBuilderTest, AShorterPacketEndsTheTrain) {
   builder_.Add(0, To(1), At(0, 1000));
   builder_.Add(0, To(1), At(1000, 400));
-  builder_.Add(0, To(1), At(1400, 400));  // would be of equal size with the last, not with the train
+  builder_.Add(0, To(1),
+               At(1400, 400));  // would be of equal size with the last, not with the train
   builder_.Flush();
   ASSERT_EQ(loop_.sent().size(), 2u);
   EXPECT_EQ(loop_.sent()[0].packets.size(), 2u);
