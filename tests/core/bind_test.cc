@@ -1,3 +1,4 @@
+// The pull adapter on loopback.
 #include "core/bind.h"
 
 #include <atomic>

@@ -133,8 +133,9 @@ TEST_P(EngineTest, ARemovedPeerIsGone) {
   sender->Flush();
   remote_.Send(engine_->port(), Message(4, "whose am I"));
   EXPECT_EQ(handler_.WaitFor(1)[0].peer, PeerId::kNone);
+  auto done = [&] { return Count(engine_->Counters(), Drop::kTxUnknownPeer) == 1; };
+  EXPECT_TRUE(WaitUntil(done));
   EXPECT_TRUE(remote_.Empty());
-  EXPECT_EQ(Count(engine_->Counters(), Drop::kTxUnknownPeer), 1u);
   ASSERT_EQ(engine_->Status().peers.size(), 1u);
   EXPECT_EQ(engine_->Status().peers[0].id, other);
   EXPECT_NE(AddPeer(1, remote_.text()), peer);  // a number never names another one

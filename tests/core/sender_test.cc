@@ -1,3 +1,4 @@
+// Senders and the rings to the shards, on loops without a network.
 #include "core/sender.h"
 
 #include <cstring>

@@ -1,3 +1,4 @@
+// What becomes one train, and that order holds whatever is added.
 #include "core/train_builder.h"
 
 #include <map>
