@@ -1,0 +1,114 @@
+#include "cat/options.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdio>
+#include <fstream>
+#include <string>
+#include <vector>
+
+namespace ringsock::cat {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+constexpr char kKey[] = "u1D/noKldM+/gg6X9g+5wUPsdBXPUU+M/Zjv9Z4FlhQ=";
+constexpr char kHex[] = "45c7c1e397281f9127fa60004895aa23089586fae0301a101aa37a6120ec0f0f";
+
+absl::StatusOr<Options> Parse(std::vector<std::string> args) {
+  args.insert(args.begin(), "ringsock-cat");
+  std::vector<char*> argv;
+  for (std::string& arg : args) argv.push_back(arg.data());
+  return ParseOptions(argv);
+}
+
+std::string Error(std::vector<std::string> args) {
+  const auto options = Parse(std::move(args));
+  return options.ok() ? "no error" : std::string(options.status().message());
+}
+
+class TempFile {
+ public:
+  explicit TempFile(const std::string& text) : path_(testing::TempDir() + "/cat_options_peers") {
+    std::ofstream(path_) << text;
+  }
+  ~TempFile() { std::remove(path_.c_str()); }
+  const std::string& path() const { return path_; }
+
+ private:
+  std::string path_;
+};
+
+TEST(CatOptions, EverythingGiven) {
+  const auto options =
+      Parse({"--port", "41641", "--json", "--echo", "--size=100", "--count", "7", "--interval",
+             "20ms", "--receive", "3", "--timeout", "1.5s", "--linger", "0", "--backend", "mmsg",
+             "--to", kHex, std::string(kKey) + "@192.0.2.1:1,[2001:db8::1]:2", kHex});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->engine.port, 41641);
+  EXPECT_TRUE(options->json);
+  EXPECT_TRUE(options->echo);
+  EXPECT_EQ(options->size, 100u);
+  EXPECT_EQ(options->count, 7u);
+  EXPECT_EQ(options->interval, milliseconds(20));
+  EXPECT_EQ(options->receive, 3u);
+  EXPECT_EQ(options->timeout, milliseconds(1500));
+  EXPECT_EQ(options->linger, Duration());
+  EXPECT_EQ(options->engine.io.backend, io::Backend::kMmsg);
+  ASSERT_EQ(options->peers.size(), 2u);
+  EXPECT_EQ(options->peers[0].key.ToBase64(), kKey);
+  EXPECT_EQ(options->peers[0].endpoints, "192.0.2.1:1,[2001:db8::1]:2");
+  EXPECT_EQ(options->peers[1].endpoints, "");
+  EXPECT_EQ(options->to, options->peers[1].key);
+}
+
+TEST(CatOptions, BindChoosesTheFamily) {
+  const auto options = Parse({"--bind", "::1"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_FALSE(options->engine.ipv4);
+  EXPECT_TRUE(options->engine.ipv6);
+  EXPECT_EQ(options->engine.bind_v6.ToString(), "::1");
+}
+
+TEST(CatOptions, PeersFile) {
+  const TempFile file("# ours\n\n  " + std::string(kKey) + "@192.0.2.1:1  # home\n" + kHex + "\n");
+  const auto options = Parse({"--peers", file.path()});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->peers.size(), 2u);
+}
+
+TEST(CatOptions, PeersFileErrorNamesTheLine) {
+  const TempFile file(std::string(kKey) + "\n\nnonsense\n");
+  EXPECT_THAT(Error({"--peers", file.path()}), HasSubstr(file.path() + " line 3: "));
+  EXPECT_THAT(Error({"--peers", "/no/such/file"}), HasSubstr("/no/such/file: cannot be read"));
+}
+
+TEST(CatOptions, BadInputNamesFlagAndValue) {
+  EXPECT_THAT(Error({"--port", "70000"}), HasSubstr("--port \"70000\": want a number from 0"));
+  EXPECT_THAT(Error({"--port", "-1"}), HasSubstr("--port \"-1\""));
+  EXPECT_THAT(Error({"--size", "0"}), HasSubstr("--size \"0\": want a number from 1"));
+  EXPECT_THAT(Error({"--size", "65508"}), HasSubstr("to 65507"));
+  EXPECT_THAT(Error({"--interval", "soon"}), HasSubstr("--interval \"soon\": want a time"));
+  EXPECT_THAT(Error({"--timeout", "-1s"}), HasSubstr("--timeout \"-1s\""));
+  EXPECT_THAT(Error({"--backend", "dpdk"}), HasSubstr("auto, io_uring or mmsg"));
+  EXPECT_THAT(Error({"--bind", "localhost"}), HasSubstr("--bind \"localhost\""));
+  EXPECT_THAT(Error({"--to", kKey}), HasSubstr("not among the peers"));
+  EXPECT_THAT(Error({"--count", "1"}), HasSubstr("need --size"));
+  EXPECT_THAT(Error({"--what"}), HasSubstr("--what: no such flag"));
+  EXPECT_THAT(Error({"--port"}), HasSubstr("--port: needs a value"));
+  EXPECT_THAT(Error({"abc"}), HasSubstr("peer \"abc\": a key is 44 characters"));
+  EXPECT_THAT(Error({std::string(kKey) + "@192.0.2.1"}), HasSubstr("is not ip:port: no port"));
+  EXPECT_THAT(Error({kKey, kKey}), HasSubstr("is given twice"));
+}
+
+TEST(CatOptions, ABadPrivateKeyIsNeverRepeated) {
+  const std::string secret = "A" + std::string(kKey).substr(2) + "=x";
+  const std::string error = Error({"--private-key", secret});
+  EXPECT_THAT(error, HasSubstr("--private-key"));
+  EXPECT_THAT(error, testing::Not(HasSubstr(secret.substr(0, 8))));
+}
+
+}  // namespace
+}  // namespace ringsock::cat
