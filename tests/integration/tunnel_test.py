@@ -1,0 +1,213 @@
+"""Real WireGuard tunnels over ringsock-gateway, through a router between the hosts."""
+
+import json
+import os
+import re
+import sys
+import threading
+
+import lab
+from lab import wait_for
+
+LOCAL_PORT = 51900  # the gateways' side that WireGuard talks to
+
+
+class Gateway:
+    """ringsock-gateway on a host, between its wireguard-go and the network."""
+
+    def __init__(self, host, peers, **extra):
+        """`peers` is a list of (host, list of endpoints)."""
+        self.host = host
+        config = {
+            "wireguard": {"port": 51820, "interface": host.wg},
+            "local_port": LOCAL_PORT,
+            "listen_port": host.port,
+            "peers": [{"public_key": peer.public, "endpoints": endpoints}
+                      for peer, endpoints in peers],
+            **extra,
+        }
+        path = os.path.join(host.lab.folder, f"gateway-{host.index}.json")
+        with open(path, "w", encoding="utf-8") as file:
+            json.dump(config, file)
+        self.process = host.start("gateway", lab.binary("gateway"), "--config", path)
+        lines = wait_for(f"host {host.index}'s gateway prints its wg lines", self._wg_lines,
+                         lab=host.lab)
+        for line in lines:
+            host.run(*line.split())
+
+    def _wg_lines(self):
+        lines = re.findall(r"^wg set .* endpoint 127\..*$", self.process.log(), re.MULTILINE)
+        wanted = self.process.log().count("wg set ")
+        return lines if lines and len(lines) == wanted and self._ready() else None
+
+    def _ready(self):
+        return "ready" in self.process.log()
+
+
+def endpoints_of(host, family=4):
+    return [f"{host.v4}:{host.port}" if family == 4 else f"[{host.v6}]:{host.port}"]
+
+
+class TwoHosts(lab.LabTest):
+    """wireguard-go and a gateway on two hosts, each the other's peer."""
+
+    hosts = 2
+
+    def connect(self, family=4, a_knows_b=True, b_knows_a=True, **extra):
+        a, b = self.lab.hosts
+        for host, other in ((a, b), (b, a)):
+            host.start_wireguard()
+            host.add_peer(other)
+        self.gateway_a = Gateway(a, [(b, endpoints_of(b, family) if a_knows_b else [])], **extra)
+        self.gateway_b = Gateway(b, [(a, endpoints_of(a, family) if b_knows_a else [])], **extra)
+        return a, b
+
+    def assert_none_lost(self, host, other, **kwargs):
+        sent, received = host.ping(other, **kwargs)
+        self.assertEqual(sent, received, f"host {host.index} to {other.index}")
+
+
+class TunnelTest(TwoHosts):
+    def test_pings_both_ways_over_ipv4(self):
+        a, b = self.connect(family=4)
+        self.assert_none_lost(a, b, count=100, interval=0.01)
+        self.assert_none_lost(b, a, count=100, interval=0.01)
+        self.assert_none_lost(a, b, count=20, interval=0.01, v6=True)
+
+    def test_pings_both_ways_over_ipv6(self):
+        a, b = self.connect(family=6)
+        self.assert_none_lost(a, b, count=100, interval=0.01)
+        self.assert_none_lost(b, a, count=100, interval=0.01)
+
+    def test_recvmmsg_backend(self):
+        a, b = self.connect(engine={"backend": "mmsg"})
+        self.assert_none_lost(a, b, count=50, interval=0.01)
+        self.assertIn("recvmmsg", self.gateway_a.process.log())
+
+    def test_two_shards(self):
+        a, b = self.connect(shards=2)
+        self.assert_none_lost(a, b, count=50, interval=0.01)
+
+    # spec: RECV-4, PATH-3
+    def test_one_side_does_not_know_where_the_other_is(self):
+        a, b = self.connect(b_knows_a=False)
+        self.assert_none_lost(a, b, count=50, interval=0.01)
+        # B has learned the way by now.
+        self.assert_none_lost(b, a, count=50, interval=0.01)
+
+    def test_gateways_stop_cleanly(self):
+        a, b = self.connect()
+        self.assert_none_lost(a, b, count=5)
+        self.assertEqual(self.gateway_a.process.stop(), 0)
+        self.assertEqual(self.gateway_b.process.stop(), 0)
+
+
+class ThroughputTest(TwoHosts):
+    """iperf3 through the tunnel."""
+
+    def iperf(self, *flags):
+        a, b = self.connect()
+        self.assert_none_lost(a, b, count=5)
+        server = b.start("iperf3", "iperf3", "-s", "-1", "-B", b.tunnel)
+        wait_for("iperf3 listens", lambda: "listening" in server.log(), lab=self.lab)
+        text = a.run("iperf3", "-c", b.tunnel, "-J", "-t", "3", *flags, timeout=60)
+        return json.loads(text)["end"]
+
+    def test_tcp(self):
+        end = self.iperf()
+        self.assertGreater(end["sum_received"]["bytes"], 1_000_000)
+        print(f"TCP {end['sum_received']['bits_per_second'] / 1e6:.0f} Mb/s, "
+              f"{end['sum_sent']['retransmits']} retransmits", flush=True)
+
+    def test_tcp_the_other_way(self):
+        end = self.iperf("-R")
+        self.assertGreater(end["sum_received"]["bytes"], 1_000_000)
+
+    def test_udp(self):
+        end = self.iperf("-u", "-b", "5M", "-l", "1200")
+        self.assertGreater(end["sum"]["packets"], 1000)
+        self.assertEqual(end["sum"]["lost_packets"], 0)
+
+
+class ThreePeersTest(lab.LabTest):
+    hosts = 4
+
+    def test_one_host_with_three_peers(self):
+        hub, *others = self.lab.hosts
+        for host in self.lab.hosts:
+            host.start_wireguard()
+        for other in others:
+            hub.add_peer(other)
+            other.add_peer(hub)
+        Gateway(hub, [(other, endpoints_of(other)) for other in others])
+        for other in others:
+            Gateway(other, [(hub, endpoints_of(hub))])
+        results = {}
+
+        def ping(host, other):
+            results[host.index, other.index] = host.ping(other, count=50, interval=0.02)
+
+        pairs = [(hub, other) for other in others] + [(other, hub) for other in others]
+        threads = [threading.Thread(target=ping, args=pair) for pair in pairs]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        self.assertEqual(len(results), 6)
+        for pair, (sent, received) in results.items():
+            self.assertEqual(sent, received, f"{pair[0]} to {pair[1]}")
+
+
+class RoamingTest(TwoHosts):
+    """A host's address, or its address and port, change while packets flow."""
+
+    PINGS = 400
+    INTERVAL = 0.02
+
+    def replies(self, ping):
+        return len(re.findall(r"bytes from", ping.log()))
+
+    def roam_in_mid_stream(self, a, b, change, may_lose):
+        """Pings a → b, calls change() in the middle; returns how many pings were lost."""
+        ping = a.ping_in_background(b, self.PINGS, self.INTERVAL)
+        wait_for("pings flow", lambda: self.replies(ping) >= 50, lab=self.lab)
+        change()
+        ping.popen.wait(60)
+        log = ping.log()
+        found = re.search(r"(\d+) packets transmitted, (\d+) received", log)
+        sent, received = int(found.group(1)), int(found.group(2))
+        print(f"{self.id()}: {sent - received} of {sent} pings lost", flush=True)
+        self.assertEqual(sent, self.PINGS)
+        self.assertLessEqual(sent - received, may_lose, log[-2000:] + self.lab.logs())
+        # Both directions are whole again, and nothing was restarted.
+        for host, other in ((a, b), (b, a)):
+            sent, received = host.ping(other, count=30, interval=0.02)
+            self.assertEqual(sent, received)
+        self.assertTrue(self.gateway_a.process.running() and self.gateway_b.process.running())
+
+    # spec: PATH-3, RECV-4
+    def test_address_changes(self):
+        a, b = self.connect()
+        self.assert_none_lost(a, b, count=10)
+        # Pings in flight while the address is swapped cannot be answered: their way back is gone.
+        self.roam_in_mid_stream(a, b, lambda: a.change_address(77), may_lose=25)
+
+    def nat(self, a, address, port):
+        self.lab.nft("flush ruleset\n"
+                     "table ip nat { chain post { type nat hook postrouting priority 100;\n"
+                     f"ip saddr {a.v4} udp sport {a.port} snat to {address}:{port} }} }}\n")
+        self.lab.forget_connections()
+
+    # spec: PATH-3
+    def test_address_and_port_change_behind_a_nat(self):
+        a, b = self.lab.hosts
+        self.lab.ip("addr", "add", "10.77.99.1/32", "dev", "lo")
+        self.lab.ip("addr", "add", "10.77.99.2/32", "dev", "lo")
+        self.nat(a, "10.77.99.1", 50001)
+        a, b = self.connect()
+        self.assert_none_lost(a, b, count=10)
+        self.roam_in_mid_stream(a, b, lambda: self.nat(a, "10.77.99.2", 50002), may_lose=25)
+
+
+if __name__ == "__main__":
+    lab.main(sys.argv)
