@@ -51,6 +51,8 @@ const char* SendResultName(SendResult result) {
       return "queue_full";
     case SendResult::kTooLarge:
       return "too_large";
+    case SendResult::kNoRelay:
+      return "no_relay";
     case SendResult::kRelayNotAllowed:
       return "relay_not_allowed";
     case SendResult::kClosed:

@@ -134,6 +134,7 @@ TEST(Cat, GeneratedPacketsOverIpv6) {
   options.size = 1400;
   options.count = 500;
   options.receive = 500;
+  options.timeout = std::chrono::seconds(20);  // only so that a failure shows its counters
   Running client(std::move(options));
   EXPECT_EQ(client.Join(), Outcome::kDone);
   const std::vector<json> packets = client.Events("packet");
