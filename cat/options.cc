@@ -98,7 +98,9 @@ absl::StatusOr<PrivateKey> ReadPrivateKey(const std::string& value) {
 
 absl::Status SetBackend(absl::string_view value, Options* options) {
   static const auto& kBackends = *new std::map<std::string, io::Backend>{
-      {"auto", io::Backend::kAuto}, {"io_uring", io::Backend::kUring}, {"mmsg", io::Backend::kMmsg}};
+      {"auto", io::Backend::kAuto},
+      {"io_uring", io::Backend::kUring},
+      {"mmsg", io::Backend::kMmsg}};
   const auto found = kBackends.find(std::string(value));
   if (found == kBackends.end()) return BadValue("backend", value, "auto, io_uring or mmsg");
   options->engine.io.backend = found->second;

@@ -1,3 +1,4 @@
+// The command line of ringsock-cat: what it takes, and what its errors name.
 #include "cat/options.h"
 
 #include <gmock/gmock.h>
