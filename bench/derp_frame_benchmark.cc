@@ -1,7 +1,7 @@
-// What a relay pays for frames alone, without TLS and sockets: cutting a stream of SendPacket frames
-// and turning each into a RecvPacket in place (one item is one packet), for sizes that matter and for
-// reads of one TLS record and of several. And what a client pays to encode a packet, beside the bare
-// copy of as many bytes.
+// What a relay pays for frames alone, without TLS and sockets: cutting a stream of SendPacket
+// frames and turning each into a RecvPacket in place (one item is one packet), for sizes that
+// matter and for reads of one TLS record and of several. And what a client pays to encode a
+// packet, beside the bare copy of as many bytes.
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
