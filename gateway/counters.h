@@ -19,7 +19,7 @@ enum class Count : uint8_t {
   kFromWireGuardBytes,
   kConfirmed,        // times a path was confirmed to the engine
   kRecognisedMac1,   // handshakes of WireGuard whose peer was not the one the address stood for
-  kRecognisedIndex,  // packets from unknown sources whose session index told the peer
+  kRecognisedIndex,  // new sources whose session index told the peer
   kAnsweredUnknown,  // sent straight to an unknown source
   // Dropped on the way to WireGuard.
   kStarting,        // before all peers were known

@@ -104,10 +104,13 @@ void GatewayShard::FromPeer(const ReceivedTrain& train) {
     if (it != tables_.indices.end()) owner = it->second;
   }
   const bool known = owner != kNoPeer;
-  if (!known && !AdmitUnknown(train, &owner)) return;
-  const AddressOffset offset =
-      assigner_.Assign(PathKey::Of(train.from, owner), owner, known, shard_->now());
-  if (offset == kNoAddress) return Drop(Count::kNoAddress, Packets(train.packets));
+  const Instant now = shard_->now();
+  AddressOffset offset = assigner_.Lookup(PathKey::Of(train.from, owner), now);
+  if (offset == kNoAddress) {
+    if (!known && !AdmitUnknown(train, &owner)) return;
+    offset = assigner_.Assign(PathKey::Of(train.from, owner), owner, known, now);
+    if (offset == kNoAddress) return Drop(Count::kNoAddress, Packets(train.packets));
+  }
   addresses_.MarkHeard(offset);
   io::TxTrain out;
   out.data = train.packets.data;
@@ -136,7 +139,7 @@ bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner) {
     return ours || refuse(Count::kNotForUs);
   }
   *owner = tables_.sessions.Find(*ReceiverIndex(first.data(), first.size()));
-  if (*owner != kNoPeer) counters_.Add(Count::kRecognisedIndex, Packets(packets));
+  if (*owner != kNoPeer) counters_.Add(Count::kRecognisedIndex, 1);
   return true;
 }
 

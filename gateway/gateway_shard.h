@@ -65,8 +65,8 @@ class GatewayShard final : private io::UdpHandler {
   void OnSendFailure(io::SocketId socket, const io::SendFailure& failure) override;
 
   void FromPeer(const ReceivedTrain& train);
-  // False, and counted, if the packets of an unknown source go no further. Else `owner` is whose
-  // they may be.
+  // Packets of a source that nobody knows and that has no address yet. False, and counted, if they
+  // go no further; else `owner` is whose they may be.
   bool AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner);
   void FromWireGuard(const io::RxTrain& train);
   // Packets of one kind to one address. `type` is exact for a single handshake message or cookie

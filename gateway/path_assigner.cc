@@ -97,29 +97,25 @@ void PathAssigner::Use(AddressOffset offset, Instant now) {
   addresses_->Touch(offset, now);
 }
 
-AddressOffset PathAssigner::Assign(const PathKey& key, PeerIndex owner, bool known, Instant now) {
+AddressOffset PathAssigner::Lookup(const PathKey& key, Instant now) {
   const AddressOffset configured = addresses_->Configured(key);
   if (configured != kNoAddress) {
     addresses_->Touch(configured, now);
     return configured;
   }
   const AddressOffset found = Find(key);
-  if (found != kNoAddress) {
-    Use(found, now);
-    return found;
-  }
-  const AddressOffset offset = AssignNew(key, owner, known, now);
-  if (offset != kNoAddress) Push(offset, known);
-  return offset;
+  if (found != kNoAddress) Use(found, now);
+  return found;
 }
 
-AddressOffset PathAssigner::AssignNew(const PathKey& key, PeerIndex owner, bool known,
-                                      Instant now) {
-  if (!QueueOf(known).full()) {
-    const AddressOffset fresh = Fresh(key, owner, known, now);
-    if (fresh != kNoAddress) return fresh;
+AddressOffset PathAssigner::Assign(const PathKey& key, PeerIndex owner, bool known, Instant now) {
+  AddressOffset offset = kNoAddress;
+  if (!QueueOf(known).full()) offset = Fresh(key, owner, known, now);
+  if (offset == kNoAddress) {
+    offset = known ? ReuseLive(key, owner, known, now) : ReusePending(key, owner, now);
   }
-  return known ? ReuseLive(key, owner, known, now) : ReusePending(key, owner, now);
+  if (offset != kNoAddress) Push(offset, known);
+  return offset;
 }
 
 AddressOffset PathAssigner::Fresh(const PathKey& key, PeerIndex owner, bool known, Instant now) {

@@ -35,8 +35,10 @@ class PathAssigner {
   PathAssigner(PathAddresses* addresses, uint32_t shard, uint32_t shards,
                const AssignerLimits& limits);
 
-  // The address for packets over this path; kNoAddress if there is none to be had. `owner` is the
-  // peer that the path belongs to, or is thought to belong to; `known` if the engine says so.
+  // The address that this path has, now used again; kNoAddress if it has none.
+  AddressOffset Lookup(const PathKey& key, Instant now);
+  // An address for a path that has none; kNoAddress if there is none to be had. `owner` is the peer
+  // that the path belongs to, or is thought to belong to; `known` if the engine says so.
   AddressOffset Assign(const PathKey& key, PeerIndex owner, bool known, Instant now);
 
   uint32_t pending() const { return pending_.size; }
@@ -64,8 +66,6 @@ class PathAssigner {
   void Erase(const PathKey& key);
   // Notes that a packet came over the path.
   void Use(AddressOffset offset, Instant now);
-  // The address of a path seen for the first time.
-  AddressOffset AssignNew(const PathKey& key, PeerIndex owner, bool known, Instant now);
   // An address never given out before; kNoAddress if there is none.
   AddressOffset Fresh(const PathKey& key, PeerIndex owner, bool known, Instant now);
   // The oldest of the class if it may be reused; kNoAddress if not. It is in no class then.

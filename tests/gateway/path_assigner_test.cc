@@ -38,6 +38,12 @@ class PathAssignerTest : public testing::Test {
     return PathAssigner(addresses_.get(), shard, shards, limits_);
   }
 
+  // As for a packet: the address the path has, else a new one.
+  AddressOffset Get(PathAssigner& assigner, uint32_t n, PeerIndex owner, bool known, Instant now) {
+    const AddressOffset offset = assigner.Lookup(KeyFor(n), now);
+    return offset != kNoAddress ? offset : assigner.Assign(KeyFor(n), owner, known, now);
+  }
+
   // WireGuard sends to an address.
   void Answer(AddressOffset offset) {
     ASSERT_TRUE(addresses_->MarkAnswered(addresses_->Read(offset)));
@@ -53,12 +59,11 @@ class PathAssignerTest : public testing::Test {
 TEST_F(PathAssignerTest, OneAddressPerPathAndStable) {
   PathAssigner assigner = Make();
   std::set<AddressOffset> offsets;
-  for (uint32_t n = 0; n < 10; ++n)
-    offsets.insert(assigner.Assign(KeyFor(n), kNoPeer, false, now_));
+  for (uint32_t n = 0; n < 10; ++n) offsets.insert(Get(assigner, n, kNoPeer, false, now_));
   EXPECT_EQ(offsets.size(), 10u);
   EXPECT_FALSE(offsets.contains(kNoAddress));
   for (uint32_t n = 0; n < 10; ++n) {
-    const AddressOffset offset = assigner.Assign(KeyFor(n), kNoPeer, false, now_);
+    const AddressOffset offset = Get(assigner, n, kNoPeer, false, now_);
     EXPECT_TRUE(offsets.contains(offset));
     EXPECT_EQ(addresses_->Read(offset).path, Source(n));
   }
@@ -67,7 +72,7 @@ TEST_F(PathAssignerTest, OneAddressPerPathAndStable) {
 
 TEST_F(PathAssignerTest, ConfiguredPathsHaveTheirs) {
   PathAssigner assigner = Make();
-  const AddressOffset offset = assigner.Assign(KeyFor(1002), 2, true, now_);
+  const AddressOffset offset = Get(assigner, 1002, 2, true, now_);
   EXPECT_EQ(offset, addresses_->Configured(KeyFor(1002)));
   EXPECT_EQ(assigner.live() + assigner.pending(), 0u);
 }
@@ -76,20 +81,20 @@ TEST_F(PathAssignerTest, ConfiguredPathsHaveTheirs) {
 TEST_F(PathAssignerTest, FloodTakesNothingFromTheLive) {
   PathAssigner assigner = Make();
   std::map<uint32_t, AddressOffset> live;
-  for (uint32_t n = 0; n < 5; ++n) live[n] = assigner.Assign(KeyFor(n), 1, true, now_);
+  for (uint32_t n = 0; n < 5; ++n) live[n] = Get(assigner, n, 1, true, now_);
   for (uint32_t n = 5; n < 9; ++n) {
-    live[n] = assigner.Assign(KeyFor(n), kNoPeer, false, now_);
+    live[n] = Get(assigner, n, kNoPeer, false, now_);
     Answer(live[n]);
   }
   uint32_t refused = 0;
   for (uint32_t n = 100; n < 10'000; ++n) {
     if (n % 100 == 0) now_ += seconds(1);
-    if (assigner.Assign(KeyFor(n), kNoPeer, false, now_) == kNoAddress) ++refused;
+    if (Get(assigner, n, kNoPeer, false, now_) == kNoAddress) ++refused;
   }
   EXPECT_GT(refused, 9000u);
   EXPECT_LT(refused, 9900u);
   for (const auto& [n, offset] : live) {
-    EXPECT_EQ(assigner.Assign(KeyFor(n), kNoPeer, false, now_), offset);
+    EXPECT_EQ(Get(assigner, n, kNoPeer, false, now_), offset);
     EXPECT_EQ(addresses_->Read(offset).path, Source(n));
   }
   EXPECT_LE(assigner.pending(), assigner.pending_limit());
@@ -100,27 +105,27 @@ TEST_F(PathAssignerTest, QuarantineBeforeReuse) {
   PathAssigner assigner = Make();
   std::vector<AddressOffset> first;
   for (uint32_t n = 0; n < 10; ++n) {
-    first.push_back(assigner.Assign(KeyFor(n), kNoPeer, false, now_));
+    first.push_back(Get(assigner, n, kNoPeer, false, now_));
   }
-  EXPECT_EQ(assigner.Assign(KeyFor(50), kNoPeer, false, now_ + seconds(2)), kNoAddress);
+  EXPECT_EQ(Get(assigner, 50, kNoPeer, false, now_ + seconds(2)), kNoAddress);
   // The oldest unused goes first; the very oldest is still in use.
-  assigner.Assign(KeyFor(0), kNoPeer, false, now_ + seconds(2));
-  const AddressOffset reused = assigner.Assign(KeyFor(50), kNoPeer, false, now_ + seconds(3));
+  Get(assigner, 0, kNoPeer, false, now_ + seconds(2));
+  const AddressOffset reused = Get(assigner, 50, kNoPeer, false, now_ + seconds(3));
   EXPECT_EQ(reused, first[1]);
   EXPECT_EQ(addresses_->Read(reused).path, Source(50));
-  EXPECT_EQ(assigner.Assign(KeyFor(0), kNoPeer, false, now_ + seconds(3)), first[0]);
+  EXPECT_EQ(Get(assigner, 0, kNoPeer, false, now_ + seconds(3)), first[0]);
 }
 
 TEST_F(PathAssignerTest, LiveAreReusedOnlyWhenIdleAndNotCurrent) {
   PathAssigner assigner = Make();
   std::vector<AddressOffset> first;
-  for (uint32_t n = 0; n < 20; ++n) first.push_back(assigner.Assign(KeyFor(n), 1, true, now_));
+  for (uint32_t n = 0; n < 20; ++n) first.push_back(Get(assigner, n, 1, true, now_));
   addresses_->SetCurrent(1, first[0]);
-  EXPECT_EQ(assigner.Assign(KeyFor(50), 1, true, now_ + seconds(179)), kNoAddress);
-  const AddressOffset reused = assigner.Assign(KeyFor(51), 1, true, now_ + seconds(180));
+  EXPECT_EQ(Get(assigner, 50, 1, true, now_ + seconds(179)), kNoAddress);
+  const AddressOffset reused = Get(assigner, 51, 1, true, now_ + seconds(180));
   EXPECT_EQ(addresses_->Read(reused).path, Source(51));
   EXPECT_NE(reused, first[0]);
-  EXPECT_EQ(assigner.Assign(KeyFor(0), 1, true, now_ + seconds(180)), first[0]);
+  EXPECT_EQ(Get(assigner, 0, 1, true, now_ + seconds(180)), first[0]);
   EXPECT_EQ(assigner.live(), 20u);
 }
 
@@ -129,7 +134,7 @@ TEST_F(PathAssignerTest, AnsweredBecomeLive) {
   PathAssigner assigner = Make();
   for (uint32_t n = 0; n < 200; ++n) {
     now_ += seconds(200);
-    const AddressOffset offset = assigner.Assign(KeyFor(n), kNoPeer, false, now_);
+    const AddressOffset offset = Get(assigner, n, kNoPeer, false, now_);
     ASSERT_NE(offset, kNoAddress) << n;
     EXPECT_EQ(addresses_->Read(offset).path, Source(n));
     EXPECT_FALSE(addresses_->Read(offset).answered);
@@ -146,7 +151,7 @@ TEST_F(PathAssignerTest, ShardsNeverShareAnAddress) {
   for (uint32_t shard = 0; shard < 3; ++shard) {
     PathAssigner assigner = Make(shard, 3);
     for (uint32_t n = 0; n < 300; ++n) {
-      const AddressOffset offset = assigner.Assign(KeyFor(n), 1, n % 4 != 0, now_);
+      const AddressOffset offset = Get(assigner, n, 1, n % 4 != 0, now_);
       if (offset == kNoAddress) continue;
       ++given;
       offsets.insert(offset);
@@ -165,12 +170,12 @@ TEST_F(PathAssignerTest, ManyReuses) {
   for (uint32_t n = 0; n < 5000; ++n) {
     now_ += seconds(n % 7 == 0 ? 200 : 1);
     const bool known = n % 3 == 0;
-    const AddressOffset offset = assigner.Assign(KeyFor(n), known ? 1 : kNoPeer, known, now_);
+    const AddressOffset offset = Get(assigner, n, known ? 1 : kNoPeer, known, now_);
     if (offset == kNoAddress) continue;
     meaning[offset] = n;
     if (n % 10 != 0) continue;
     for (const auto& [where, source] : meaning) {
-      ASSERT_EQ(assigner.Assign(KeyFor(source), kNoPeer, false, now_), where);
+      ASSERT_EQ(Get(assigner, source, kNoPeer, false, now_), where);
     }
   }
 }
