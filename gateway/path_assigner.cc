@@ -24,16 +24,19 @@ PathAssigner::PathAssigner(PathAddresses* addresses, uint32_t shard, uint32_t sh
     : addresses_(addresses),
       limits_(limits),
       seed_(RandomSeed()),
-      next_(static_cast<AddressOffset>(uint64_t{addresses->size()} * shard / shards)),
-      end_(static_cast<AddressOffset>(uint64_t{addresses->size()} * (shard + 1) / shards)) {
+      begin_(static_cast<AddressOffset>(uint64_t{addresses->size()} * shard / shards)),
+      end_(static_cast<AddressOffset>(uint64_t{addresses->size()} * (shard + 1) / shards)),
+      next_(begin_),
+      left_(end_ - begin_) {
   uint32_t free = 0;
-  for (AddressOffset offset = next_; offset < end_; ++offset) {
+  for (AddressOffset offset = begin_; offset < end_; ++offset) {
     free += addresses_->Read(offset).kind == AddressKind::kFree ? 1 : 0;
   }
   // The first and the last address of the range are never given out.
   free -= std::min(free, 2u);
   pending_.limit = std::min(limits.pending, std::max(free / 4, 1u));
   live_.limit = std::max(std::min(limits.live, free - std::min(free, pending_.limit)), 1u);
+  if (left_ > 0) next_ += static_cast<AddressOffset>(RandomSeed() % left_);
   map_.assign(std::bit_ceil(2 * (size_t{pending_.limit} + live_.limit)), kNoAddress);
 }
 
@@ -120,8 +123,10 @@ AddressOffset PathAssigner::Assign(const PathKey& key, PeerIndex owner, bool kno
 
 AddressOffset PathAssigner::Fresh(const PathKey& key, PeerIndex owner, bool known, Instant now) {
   const AddressOffset last = addresses_->size() - 1;
-  for (int step = 0; step < kMaxSteps && next_ < end_; ++step) {
-    const AddressOffset offset = next_++;
+  for (int step = 0; step < kMaxSteps && left_ > 0; ++step) {
+    const AddressOffset offset = next_;
+    next_ = next_ + 1 == end_ ? begin_ : next_ + 1;
+    --left_;
     if (offset == 0 || offset == last) continue;
     if (addresses_->Claim(offset, key, owner, known, now)) {
       Insert(key, offset);

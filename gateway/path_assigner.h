@@ -78,8 +78,12 @@ class PathAssigner {
   PathAddresses* const addresses_;
   const AssignerLimits limits_;
   const uint64_t seed_;  // of the hash, so that nobody can aim at one place of the map
-  AddressOffset next_;   // every free address before it has been given out
+  const AddressOffset begin_;
   const AddressOffset end_;
+  // The next address never given out, and how many there are left. Starts anywhere: what WireGuard
+  // still sends to an address of the last life had better not meet a new source there.
+  AddressOffset next_;
+  uint32_t left_;
   Queue pending_;
   Queue live_;
   // Open addressing, linear probing, at most half full; kNoAddress is an empty place.
