@@ -90,17 +90,21 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
   if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
   const uint32_t shards = options.ShardCount();
   internal::EngineLoops loops;
-  for (uint32_t i = 0; i < shards; ++i) {
-    absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(options.io);
+  io::LoopOptions loop_options = options.io;
+  for (size_t i = 0; i < shards; ++i) {
+    io::BackendChoice choice;
+    absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(loop_options, &choice);
     if (!loop.ok()) return loop.status();
+    if (i == 0) io::LogBackend(choice);
+    loop_options.backend = choice.backend;  // the same for all
     loops.shards.push_back(*std::move(loop));
   }
   // Control moves few bytes: the least that works.
-  io::LoopOptions control = options.io;
-  control.rx_buffers = 2;
-  control.tx_slabs = 1;
-  control.spin = Duration::zero();
-  absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(control);
+  loop_options.rx_buffers = 2;
+  loop_options.tx_slabs = 1;
+  loop_options.spin = Duration::zero();
+  io::BackendChoice choice;
+  absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(loop_options, &choice);
   if (!loop.ok()) return loop.status();
   loops.control = *std::move(loop);
   return internal::EngineImpl::Create(options, handler, std::move(loops),

@@ -1,6 +1,7 @@
 // Which backend a process gets, and the one log line that says why.
 #include <memory>
 #include <string>
+#include <utility>
 
 #include "base/log.h"
 #include "io/loop.h"
@@ -17,18 +18,29 @@ BackendChoice ChooseBackend(const LoopOptions& options) {
   return {Backend::kUring, "this host allows io_uring and has all that is needed of it"};
 }
 
-absl::StatusOr<std::unique_ptr<Loop>> CreateLoop(const LoopOptions& options) {
-  BackendChoice choice = ChooseBackend(options);
+absl::StatusOr<std::unique_ptr<Loop>> CreateLoop(const LoopOptions& options,
+                                                 BackendChoice* choice) {
+  BackendChoice chosen = ChooseBackend(options);
   absl::StatusOr<std::unique_ptr<Loop>> loop;
-  if (choice.backend == Backend::kUring) {
+  if (chosen.backend == Backend::kUring) {
     loop = MakeUringLoop(options);
     if (!loop.ok() && options.backend == Backend::kAuto) {
-      choice = {Backend::kMmsg, std::string(loop.status().message())};
+      chosen = {Backend::kMmsg, std::string(loop.status().message())};
     }
   }
-  if (choice.backend == Backend::kMmsg) loop = MakeMmsgLoop(options);
-  if (loop.ok()) Log().info("io: backend {} because {}", (*loop)->name(), choice.reason);
+  if (chosen.backend == Backend::kMmsg) loop = MakeMmsgLoop(options);
+  if (!loop.ok()) return loop;
+  if (choice != nullptr) {
+    *choice = std::move(chosen);
+  } else {
+    LogBackend(chosen);
+  }
   return loop;
+}
+
+void LogBackend(const BackendChoice& choice) {
+  Log().info("io: backend {} because {}",
+             choice.backend == Backend::kUring ? "io_uring" : "recvmmsg/sendmmsg", choice.reason);
 }
 
 }  // namespace ringsock::io

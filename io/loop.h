@@ -177,14 +177,19 @@ class Loop {
 
 // What kAuto resolves to on this host, and why, in words fit for a log line.
 struct BackendChoice {
-  Backend backend;
+  Backend backend = Backend::kAuto;
   std::string reason;
 };
 BackendChoice ChooseBackend(const LoopOptions& options);
 
 // A loop on the real network. A forced backend that does not work here is an error that says what
 // forbids it (sysctl kernel.io_uring_disabled, seccomp, RLIMIT_MEMLOCK, kernel age).
-absl::StatusOr<std::unique_ptr<Loop>> CreateLoop(const LoopOptions& options);
+// Whoever makes several loops passes `choice`, gets what was chosen, and says so once; without it
+// this says so in the log.
+absl::StatusOr<std::unique_ptr<Loop>> CreateLoop(const LoopOptions& options,
+                                                 BackendChoice* choice = nullptr);
+// The log line that says which backend runs and why.
+void LogBackend(const BackendChoice& choice);
 
 }  // namespace ringsock::io
 

@@ -76,7 +76,7 @@ class TunnelTest(TwoHosts):
     def test_recvmmsg_backend(self):
         a, b = self.connect(engine={"backend": "mmsg"})
         self.assert_none_lost(a, b, count=50, interval=0.01)
-        self.assertIn("backend mmsg", self.gateway_a.process.log())
+        self.assertIn("backend recvmmsg/sendmmsg", self.gateway_a.process.log())
 
     def test_two_shards(self):
         a, b = self.connect(engine={"shards": 2})
