@@ -9,7 +9,9 @@
 #include <mutex>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "cat/line_splitter.h"
 
 namespace ringsock::cat {
 namespace {
@@ -24,6 +26,18 @@ std::span<const std::byte> AsBytes(absl::string_view text) {
 PacketTrain OnePacket(std::span<const std::byte> bytes) {
   const auto size = static_cast<uint32_t>(bytes.size());
   return {bytes.data(), size, size};
+}
+
+uint64_t DroppedSends(const CounterSnapshot& counters) {
+  uint64_t dropped = 0;
+  for (size_t i = 0; i < kDrops; ++i) {
+    const absl::string_view name = DropName(static_cast<Drop>(i));
+    if (absl::StartsWith(name, "tx_") || name == DropName(Drop::kClosed)) {
+      dropped += counters.drops[i];
+    }
+  }
+  // A full ring was waited for; each try counted.
+  return dropped - counters.drops[static_cast<size_t>(Drop::kTxQueueFull)];
 }
 
 }  // namespace
@@ -117,30 +131,19 @@ void Cat::ReceiveOne(const ReceivedTrain& train, std::span<const std::byte> pack
 }
 
 void Cat::SendLines(int input_fd) {
-  std::string pending;
-  bool skipping = false;  // inside a line that is too long
+  LineSplitter lines(io::kMaxDatagram);
+  const auto send = [this](absl::string_view line) { SendToTargets(AsBytes(line)); };
   char chunk[16384];
   while (WaitFor(input_fd, Instant::max())) {
     const ssize_t got = read(input_fd, chunk, sizeof(chunk));
     if (got < 0 && (errno == EINTR || errno == EAGAIN)) continue;
     if (got <= 0) break;
-    pending.append(chunk, static_cast<size_t>(got));
-    size_t start = 0;
-    for (size_t end = 0; (end = pending.find('\n', start)) != std::string::npos; start = end + 1) {
-      if (!skipping && end > start) {
-        SendToTargets(AsBytes(absl::string_view(pending).substr(start, end - start)));
-      }
-      skipping = false;
-    }
-    pending.erase(0, start);
-    if (pending.size() > io::kMaxDatagram) {
-      if (!skipping) events_->Error(absl::StrCat("a line of over ", io::kMaxDatagram, " bytes"));
-      skipping = true;
+    lines.Add({chunk, static_cast<size_t>(got)}, send, [this] {
+      events_->Error(absl::StrCat("a line of over ", io::kMaxDatagram, " bytes"));
       ++not_sent_;
-      pending.clear();
-    }
+    });
   }
-  if (!pending.empty() && !skipping) SendToTargets(AsBytes(pending));
+  lines.Finish(send);
 }
 
 void Cat::SendGenerated() {
@@ -203,13 +206,17 @@ Outcome Cat::Finish() {
   const bool time_up = SystemClock().Now() >= deadline_;
   sender_.reset();
   engine_->Close();
-  events_->Status(engine_->Status(), engine_->Counters());
+  const CounterSnapshot counters = engine_->Counters();
+  events_->Status(engine_->Status(), counters);
+  // A Sender's "ok" means queued. What became of it, only the counters say.
+  const uint64_t dropped = DroppedSends(counters);
   events_->Summary({.sent = sent_,
                     .not_sent = not_sent_,
+                    .dropped = dropped,
                     .received = received_.load(),
                     .received_bytes = received_bytes_.load()});
   if (short_of && time_up) return Outcome::kTimeUp;
-  if (short_of || not_sent_ != 0) return Outcome::kFailed;
+  if (short_of || not_sent_ != 0 || dropped != 0) return Outcome::kFailed;
   return Outcome::kDone;
 }
 

@@ -143,11 +143,12 @@ void Events::Summary(const Totals& totals) {
     return Line(out_, Dump({{"event", "summary"},
                             {"sent", totals.sent},
                             {"not_sent", totals.not_sent},
+                            {"dropped", totals.dropped},
                             {"received", totals.received},
                             {"received_bytes", totals.received_bytes}}));
   }
-  Line(err_, absl::StrCat("sent ", totals.sent, ", not sent ", totals.not_sent, ", received ",
-                          totals.received, " (", totals.received_bytes, " bytes)"));
+  Line(err_, absl::StrCat("sent ", totals.sent, ", not sent ", totals.not_sent, ", dropped ",
+                          totals.dropped, ", received ", totals.received, " (", totals.received_bytes, " bytes)"));
 }
 
 void Events::Line(FILE* file, const std::string& line) {

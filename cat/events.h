@@ -18,6 +18,7 @@ namespace ringsock::cat {
 struct Totals {
   uint64_t sent = 0;      // packets taken by the engine, once per peer
   uint64_t not_sent = 0;  // packets it refused
+  uint64_t dropped = 0;   // of those it took, dropped before they left, by the counters
   uint64_t received = 0;
   uint64_t received_bytes = 0;
 };

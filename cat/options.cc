@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "core/address_set.h"
 
 namespace ringsock::cat {
 namespace {
@@ -34,6 +35,8 @@ enum Flag : int {
   kBind,
   kHelp,
 };
+
+constexpr size_t kShownOfKey = 6;
 
 constexpr option kFlags[] = {
     {"private-key", required_argument, nullptr, kPrivateKey},
@@ -137,7 +140,7 @@ absl::Status SetFlag(int flag, const std::string& value, Options* options) {
     }
     case kTo: {
       const absl::StatusOr<PublicKey> key = PublicKey::Parse(value);
-      if (!key.ok()) return BadValue("to", value, "a peer's public key");
+      if (!key.ok()) return BadValue("to", value.substr(0, kShownOfKey) + "...", "a public key");
       options->to = *key;
       return absl::OkStatus();
     }
@@ -194,17 +197,25 @@ absl::Status CheckTogether(const Options& options) {
 
 absl::StatusOr<PeerSpec> ParsePeer(absl::string_view text) {
   const size_t at = text.find('@');
-  const absl::StatusOr<PublicKey> key = PublicKey::Parse(text.substr(0, at));
+  const absl::string_view key_text = text.substr(0, at);
+  const absl::StatusOr<PublicKey> key = PublicKey::Parse(key_text);
   if (!key.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("peer \"", text, "\": ", key.status().message()));
+    // Only its beginning: people paste private keys by mistake.
+    return absl::InvalidArgumentError(absl::StrCat(
+        "peer \"", key_text.substr(0, kShownOfKey), key_text.size() > kShownOfKey ? "..." : "",
+        "\": ", key.status().message()));
   }
   PeerSpec peer{*key, {}};
   if (at != absl::string_view::npos) peer.endpoints = std::string(text.substr(at + 1));
   const absl::StatusOr<std::vector<Endpoint>> endpoints = Endpoint::ParseList(peer.endpoints);
   if (!endpoints.ok()) {
     return absl::InvalidArgumentError(
-        absl::StrCat("peer \"", text, "\": ", endpoints.status().message()));
+        absl::StrCat("peer ", key->ToShortString(), ": ", endpoints.status().message()));
+  }
+  if (endpoints->size() > kMaxEndpoints) {
+    return absl::InvalidArgumentError(absl::StrCat("peer ", key->ToShortString(), ": ",
+                                                   endpoints->size(), " endpoints, at most ",
+                                                   kMaxEndpoints));
   }
   return peer;
 }
@@ -241,8 +252,10 @@ absl::StatusOr<Options> ParseOptions(std::span<char* const> argv) {
   int flag = 0;
   while ((flag = getopt_long(argc, args.data(), ":", kFlags, nullptr)) != -1) {
     if (flag == '?' || flag == ':') {
+      // Without what follows "=": a mistyped flag may carry a secret.
+      const absl::string_view word = args[static_cast<size_t>(optind) - 1];
       return absl::InvalidArgumentError(absl::StrCat(
-          args[static_cast<size_t>(optind) - 1],
+          word.substr(0, word.find('=')),
           flag == ':' ? ": needs a value" : ": no such flag, or a value it does not take"));
     }
     if (absl::Status set = SetFlag(flag, optarg != nullptr ? optarg : "", &options); !set.ok()) {

@@ -172,17 +172,32 @@ TEST(Cat, PortInUseSaysSo) {
   EXPECT_THAT(second.Output(), testing::HasSubstr("in use"));
 }
 
-TEST(Cat, ALineThatIsTooLongIsSkippedAndTheNextGoes) {
+TEST(Cat, WhatNeverLeftIsAFailure) {
   Options options = JsonOptions();
-  options.peers.push_back({kAlice, "127.0.0.1:9"});
+  options.peers.push_back({kAlice, ""});  // no address, and none was learned
+  options.linger = Duration();
+  Running client(std::move(options));
+  client.Type("hello\n");
+  client.EndInput();
+  EXPECT_EQ(client.Join(), Outcome::kFailed);
+  ASSERT_THAT(client.Events("summary"), SizeIs(1));
+  EXPECT_EQ(client.Events("summary")[0]["dropped"], 1);
+}
+
+TEST(Cat, ALineThatIsTooLongIsSkippedAndTheNextGoes) {
+  Running sink(JsonOptions());
+  Options options = JsonOptions();
+  options.peers.push_back({kAlice, absl::StrCat("127.0.0.1:", sink.Port())});
   options.linger = Duration();
   Running client(std::move(options));
   client.Type(std::string(40000, 'a'));
   client.Type(std::string(40000, 'a') + "\nshort\n");
   client.EndInput();
   EXPECT_EQ(client.Join(), Outcome::kFailed);
+  EXPECT_THAT(client.Events("error"), SizeIs(1));
   ASSERT_THAT(client.Events("sent"), SizeIs(1));
   EXPECT_EQ(client.Events("sent")[0]["size"], 5);
+  EXPECT_EQ(client.Events("summary")[0]["not_sent"], 1);
 }
 
 }  // namespace

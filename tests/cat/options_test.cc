@@ -102,13 +102,19 @@ TEST(CatOptions, BadInputNamesFlagAndValue) {
   EXPECT_THAT(Error({"abc"}), HasSubstr("peer \"abc\": a key is 44 characters"));
   EXPECT_THAT(Error({std::string(kKey) + "@192.0.2.1"}), HasSubstr("is not ip:port: no port"));
   EXPECT_THAT(Error({kKey, kKey}), HasSubstr("is given twice"));
+  std::string many = std::string(kKey) + "@192.0.2.1:1";
+  for (int i = 2; i <= 17; ++i) many += ",192.0.2.1:" + std::to_string(i);
+  EXPECT_THAT(Error({many}), HasSubstr("17 endpoints, at most 16"));
 }
 
-TEST(CatOptions, ABadPrivateKeyIsNeverRepeated) {
+TEST(CatOptions, AMistypedKeyIsNeverRepeated) {
   const std::string secret = "A" + std::string(kKey).substr(2) + "=x";
-  const std::string error = Error({"--private-key", secret});
-  EXPECT_THAT(error, HasSubstr("--private-key"));
-  EXPECT_THAT(error, testing::Not(HasSubstr(secret.substr(0, 8))));
+  for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{
+           {"--private-key", secret}, {"--private-kye=" + secret}, {secret}, {"--to", secret}}) {
+    const std::string error = Error(args);
+    EXPECT_THAT(error, testing::Not(HasSubstr("no error")));
+    EXPECT_THAT(error, testing::Not(HasSubstr(secret.substr(0, 8)))) << args[0];
+  }
 }
 
 }  // namespace
