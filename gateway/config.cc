@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/address_set.h"
 #include "gateway/json_object.h"
 
 namespace ringsock::gateway {
@@ -22,8 +23,9 @@ namespace {
 constexpr size_t kMaxPeers = 1u << 20;
 // A million peers take a quarter of it.
 constexpr size_t kMaxFileSize = size_t{1} << 30;
-// An address set is sprayed whole at every handshake, so a long one is a mistake.
-constexpr size_t kMaxEndpointsPerPeer = 32;
+// Each shard and each Sender reads the peer tables, of which no more than kMaxReaders may
+// (core/quiescence.h); this is well below.
+constexpr int64_t kMaxShards = 128;
 constexpr size_t kMaxNameLength = 64;
 // IFNAMSIZ less the final zero byte.
 constexpr size_t kMaxInterfaceLength = 15;
@@ -84,6 +86,8 @@ absl::Status ParseName(absl::string_view text, std::string* out) {
     return Invalid(
         absl::StrCat("a name has at most ", kMaxNameLength, " bytes and no control characters"));
   }
+  // It is shown in logs.
+  if (MaskKeys(text) != text) return Invalid("looks like a key, which may be a private one");
   *out = std::string(text);
   return absl::OkStatus();
 }
@@ -153,7 +157,7 @@ void ReadEngine(JsonObject& object, Config* config) {
   object.AllowKeys({"shards", "pin_threads", "backend", "gso", "gro", "zero_copy", "spin_us",
                     "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6"});
   int64_t shards = config->shards;
-  object.Integer("shards", 0, 1024, &shards);
+  object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
   object.Bool("pin_threads", &config->pin_threads);
   object.Text("backend", false, [config](absl::string_view text) {
@@ -194,9 +198,23 @@ void ReadPeer(JsonObject& object, Config* config) {
               [&peer](absl::string_view text) { return ParseKey(text, &peer.key); });
   object.Text("name", false,
               [&peer](absl::string_view text) { return ParseName(text, &peer.name); });
-  object.Texts("endpoints", kMaxEndpointsPerPeer,
+  object.Texts("endpoints", kMaxEndpoints,
                [&peer](absl::string_view text) { return ParseEndpoint(text, &peer.endpoints); });
   config->peers.push_back(std::move(peer));
+}
+
+// What would get the packets sent to `endpoint`, if that is this program or its WireGuard; else "".
+absl::string_view OwnListener(const Config& config, const Endpoint& endpoint) {
+  if (endpoint.ip.IsLoopback()) {
+    if (endpoint.port == config.wireguard_port) return "wireguard.port";
+    if (endpoint.port == config.local_port) return "local_port";
+  }
+  if (config.listen_port == 0 || endpoint.port != config.listen_port) return "";
+  const bool v4 = endpoint.ip.IsV4();
+  if (!(v4 ? config.ipv4 : config.ipv6)) return "";
+  const IpAddress& bound = v4 ? config.bind_v4 : config.bind_v6;
+  const bool ours = bound.IsUnspecified() ? endpoint.ip.IsLoopback() : endpoint.ip == bound;
+  return ours ? "listen_port" : "";
 }
 
 // Keys and endpoints that stand twice, and endpoints that would lead back to ourselves.
@@ -219,6 +237,10 @@ absl::Status CheckPeers(const Config& config) {
                                     ", which is for WireGuard's side"));
       }
       if (IsRelay(endpoint)) continue;  // many peers share a relay
+      const absl::string_view own = OwnListener(config, endpoint);
+      if (!own.empty()) {
+        return Invalid(absl::StrCat(field, "leads back to this host's ", own));
+      }
       const auto [owner, unowned] = owners.try_emplace(endpoint, i);
       if (!unowned) {
         return Invalid(absl::StrCat(field, "belongs to peers[", owner->second, "] already"));

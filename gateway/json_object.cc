@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -18,10 +19,30 @@ using nlohmann::json;
 // Characters of a value that an error shows, and of one that may be a secret.
 constexpr size_t kShownCharacters = 64;
 constexpr size_t kShownOfSecret = 4;
+constexpr size_t kShownOfMessage = 256;
+
+// A key has 43 characters of base64 (and one to fill up) or 64 of hex; a few fewer are as good as
+// all.
+constexpr size_t kLooksLikeKey = 40;
+
+bool IsKeyCharacter(char c) {
+  return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '+' || c == '/' || c == '=';
+}
 
 std::string Quote(absl::string_view text, size_t shown) {
-  return absl::StrCat("\"", absl::CHexEscape(text.substr(0, shown)),
-                      text.size() > shown ? "...\"" : "\"");
+  const std::string masked = MaskKeys(text);
+  return absl::StrCat("\"", absl::CHexEscape(absl::string_view(masked).substr(0, shown)),
+                      masked.size() > shown ? "...\"" : "\"");
+}
+
+// What another module says, which may repeat the text it was given.
+std::string OneSafeLine(absl::string_view message) {
+  std::string line = MaskKeys(message);
+  if (line.size() > kShownOfMessage) line = line.substr(0, kShownOfMessage) + "...";
+  for (char& c : line) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) c = '?';
+  }
+  return line;
 }
 
 std::string Position(absl::string_view text, size_t byte) {
@@ -55,6 +76,23 @@ class DuplicateKeys {
 };
 
 }  // namespace
+
+std::string MaskKeys(absl::string_view text) {
+  std::string masked;
+  for (size_t at = 0; at < text.size();) {
+    const bool key = IsKeyCharacter(text[at]);
+    size_t end = at + 1;
+    while (end < text.size() && IsKeyCharacter(text[end]) == key) ++end;
+    const absl::string_view run = text.substr(at, end - at);
+    if (key && run.size() >= kLooksLikeKey) {
+      absl::StrAppend(&masked, run.substr(0, kShownOfSecret), "...");
+    } else {
+      absl::StrAppend(&masked, run);
+    }
+    at = end;
+  }
+  return masked;
+}
 
 const json* JsonObject::Find(absl::string_view key) const {
   if (!status_->ok()) return nullptr;
@@ -116,7 +154,7 @@ void JsonObject::Text(absl::string_view key, bool secret, const TextParser& pars
   const absl::Status status = parse(text);
   if (status.ok()) return;
   Fail(key, absl::StrCat(Quote(text, secret ? kShownOfSecret : kShownCharacters), ": ",
-                         status.message()));
+                         OneSafeLine(status.message())));
 }
 
 void JsonObject::Texts(absl::string_view key, size_t max_items, const TextParser& parse) {
@@ -133,7 +171,7 @@ void JsonObject::Texts(absl::string_view key, size_t max_items, const TextParser
     const std::string& text = element.get_ref<const std::string&>();
     const absl::Status status = parse(text);
     if (!status.ok()) {
-      Fail(item, absl::StrCat(Quote(text, kShownCharacters), ": ", status.message()));
+      Fail(item, absl::StrCat(Quote(text, kShownCharacters), ": ", OneSafeLine(status.message())));
     }
   }
 }

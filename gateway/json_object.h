@@ -15,6 +15,10 @@
 
 namespace ringsock::gateway {
 
+// `text` with whatever is long enough to be a key in base64 or hex cut to its first characters:
+// what is shown to people and may hold somebody's private key.
+std::string MaskKeys(absl::string_view text);
+
 // A view of one object of the document. Lives only inside the callbacks of ReadJson().
 class JsonObject {
  public:

@@ -144,7 +144,8 @@ const BadCase kValues[] = {
     {"BoolType", Text("[]", R"("engine": {"gso": 1}, )"),
      "engine.gso: must be true or false, not number"},
     {"Backend", Text("[]", R"("engine": {"backend": "epoll"}, )"), "engine.backend: \"epoll\""},
-    {"Shards", Text("[]", R"("engine": {"shards": 1025}, )"), "engine.shards: 1025"},
+    {"Shards", Text("[]", R"("engine": {"shards": 129}, )"),
+     "engine.shards: 129 is not a whole number from 0 to 128"},
     {"BothFamiliesOff", Text("[]", R"("engine": {"ipv4": false, "ipv6": false}, )"), "engine.ipv6"},
     {"BindFamily", Text("[]", R"("engine": {"bind_ipv4": "::1"}, )"),
      "engine.bind_ipv4: \"::1\": must be an IPv4 address"},
@@ -191,6 +192,14 @@ const BadCase kRanges[] = {
 INSTANTIATE_TEST_SUITE_P(Ranges, BadConfigTest, testing::ValuesIn(kRanges),
                          [](const auto& info) { return std::string(info.param.name); });
 
+std::string Endpoints(int count) {
+  std::string list;
+  for (int i = 1; i <= count; ++i) {
+    list += (i == 1 ? "\"192.0.2.1:" : ",\"192.0.2.1:") + std::to_string(i) + "\"";
+  }
+  return "[" + list + "]";
+}
+
 const BadCase kPeers[] = {
     {"KeyShort", Text("[" + Peer("Cp12") + "]"), "peers[0].public_key: \"Cp12\": a key is 44"},
     {"KeyZero", Text("[" + Peer(std::string(64, '0')) + "]"), "the all-zero key"},
@@ -210,11 +219,45 @@ const BadCase kPeers[] = {
     {"EndpointOfAnother",
      Text("[" + Peer(kKeyA, R"(["192.0.2.1:1"])") + "," + Peer(kKeyB, R"(["192.0.2.1:1"])") + "]"),
      "peers[1].endpoints[0]: \"192.0.2.1:1\": belongs to peers[0]"},
+    {"TooManyEndpoints", Text("[" + Peer(kKeyA, Endpoints(17)) + "]"),
+     "peers[0].endpoints: has 17 items, at most 16 can be"},
+    {"EndpointIsWireGuard", Text("[" + Peer(kKeyA, R"(["127.0.0.1:51820"])") + "]"),
+     "peers[0].endpoints[0]: \"127.0.0.1:51820\": leads back to this host's wireguard.port"},
+    {"EndpointIsOurs", Text("[" + Peer(kKeyA, R"(["127.0.0.2:51821"])") + "]"),
+     "leads back to this host's local_port"},
+    {"EndpointIsOurPublicPort", Text("[" + Peer(kKeyA, R"(["[::1]:41641"])") + "]"),
+     "leads back to this host's listen_port"},
+    {"EndpointIsWhatWeBind",
+     Text("[" + Peer(kKeyA, R"(["192.0.2.1:41641"])") + "]",
+          R"("engine": {"bind_ipv4": "192.0.2.1"}, )"),
+     "leads back to this host's listen_port"},
+    {"EndpointOfLines", Text("[" + Peer(kKeyA, R"(["192.0.2.1\n:x"])") + "]"),
+     "endpoints[0]: \"192.0.2.1\\n:x\": "},
+    {"NameIsAKey",
+     Text(R"([{"public_key": ")" + std::string(kKeyA) + R"(", "name": "a )" + kKeyA + "\"}]"),
+     "peers[0].name: \"a Cp12...\": looks like a key"},
     {"EndpointInRange", Text("[" + Peer(kKeyA, R"(["127.100.0.1:1"])") + "]"),
      "peers[0].endpoints[0]: \"127.100.0.1:1\": lies in loopback_range 127.100.0.0/16"},
 };
 INSTANTIATE_TEST_SUITE_P(Peers, BadConfigTest, testing::ValuesIn(kPeers),
                          [](const auto& info) { return std::string(info.param.name); });
+
+TEST(ConfigTest, AsManyEndpointsAsTheEngineTakes) {
+  const auto config = ParseConfig("gw.json", Text("[" + Peer(kKeyA, Endpoints(16)) + "]"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->peers[0].endpoints.size(), 16u);
+}
+
+// Our ports, but of other hosts or of addresses that we do not bind.
+TEST(ConfigTest, EndpointsWithOurPortsElsewhere) {
+  for (const char* endpoint : {"192.0.2.1:51820", "192.0.2.1:41641", "192.0.2.1:51821"}) {
+    const std::string text = Text("[" + Peer(kKeyA, "[\"" + std::string(endpoint) + "\"]") + "]");
+    EXPECT_EQ(ErrorOf(text), "no error") << endpoint;
+  }
+  EXPECT_EQ(ErrorOf(Text("[" + Peer(kKeyA, R"(["127.0.0.9:41641"])") + "]",
+                         R"("engine": {"bind_ipv4": "192.0.2.1"}, )")),
+            "no error");
+}
 
 // People paste private keys into the wrong place: an error must not carry them to a log.
 TEST(ConfigTest, ErrorsShowNoSecret) {
@@ -225,6 +268,19 @@ TEST(ConfigTest, ErrorsShowNoSecret) {
       Text("[]", "\"log_level\": \"info\", \"engine\": " + secret + ", "),
       Text("[]", "\"log_level\": \"" + secret),
       Text("[" + Peer(secret) + "," + Peer(secret) + "]"),
+      Text("[" + Peer(kKeyA, "[\"" + secret + "\"]") + "]"),
+      Text("[" + Peer(kKeyA, "[\"192.0.2.1:1 " + secret + " x:1\"]") + "]"),
+      Text("[" + Peer(kKeyA, "[\"[" + secret + "]:1\"]") + "]"),
+      Text(R"([{"public_key": ")" + std::string(kKeyA) + R"(", "name": ")" + secret + "\"}]"),
+      Text(R"([{"public_key": ")" + std::string(kKeyA) + R"(", "name": "\n)" + secret + "\"}]"),
+      Text("[]", "\"" + secret + "\": 1, "),
+      Text("[]", "\"PrivateKey = " + secret + "\": 1, "),
+      Text("[]", "\"" + secret + "\": 1, \"" + secret + "\": 1, "),
+      Text("[]", "\"log_level\": \"" + secret + "\", "),
+      Text("[]", "\"loopback_range\": \"" + secret + "\", "),
+      Text("[]", "", R"({"port": 1, "interface": ")" + secret + "\"}"),
+      Text("[]", "", R"({"port": 1, "address": ")" + secret + "\"}"),
+      Text("[]", R"("engine": {"backend": ")" + secret + "\"}, "),
   };
   for (const std::string& text : texts) {
     const std::string error = ErrorOf(text);
