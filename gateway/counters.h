@@ -60,6 +60,8 @@ class alignas(64) GatewayCounters {
     auto& cell = cells_[static_cast<size_t>(count)];
     cell.store(cell.load(std::memory_order_relaxed) + n, std::memory_order_relaxed);
   }
+  // Undoes Add().
+  void TakeBack(Count count, uint64_t n) { Add(count, 0 - n); }
   void Set(Count count, uint64_t value) {
     cells_[static_cast<size_t>(count)].store(value, std::memory_order_relaxed);
   }

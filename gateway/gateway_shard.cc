@@ -107,9 +107,12 @@ void GatewayShard::FromPeer(const ReceivedTrain& train) {
   const Instant now = shard_->now();
   AddressOffset offset = assigner_.Lookup(PathKey::Of(train.from, owner), now);
   if (offset == kNoAddress) {
-    if (!known && !AdmitUnknown(train, &owner)) return;
-    offset = assigner_.Assign(PathKey::Of(train.from, owner), owner, known, now);
+    PathClass kind = PathClass::kLive;
+    if (!known && !AdmitUnknown(train, &owner, &kind)) return;
+    offset = assigner_.Assign(PathKey::Of(train.from, owner), owner, kind, now);
     if (offset == kNoAddress) return Drop(Count::kNoAddress, Packets(train.packets));
+  } else if (!known) {
+    LearnFromResponse(offset, train.packets);
   }
   addresses_.MarkHeard(offset);
   io::TxTrain out;
@@ -118,12 +121,13 @@ void GatewayShard::FromPeer(const ReceivedTrain& train) {
   out.segment_size = train.packets.segment_size;
   out.to = tables_.wireguard;
   out.from = addresses_.Address(offset);
-  shard_->loop().Send(socket_, out);
+  // Taken back in OnSendFailure() if the kernel refuses it, which may be before Send() returns.
   counters_.Add(Count::kToWireGuard, out.packets());
   counters_.Add(Count::kToWireGuardBytes, out.size);
+  shard_->loop().Send(socket_, out);
 }
 
-bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner) {
+bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner, PathClass* kind) {
   const PacketTrain& packets = train.packets;
   const auto refuse = [this, &packets](Count reason) {
     Drop(reason, Packets(packets));
@@ -135,12 +139,26 @@ bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner) {
   const MessageType type = WholeTypeOf(first);
   if (type == MessageType::kNone) return refuse(Count::kMalformed);
   if (type == MessageType::kInitiation) {
-    const bool ours = !tables_.own_mac1_key.has_value() || tables_.own_mac1_key->Matches(first);
-    return ours || refuse(Count::kNotForUs);
+    *kind = PathClass::kUnknown;
+    if (!tables_.own_mac1_key.has_value()) return true;
+    *kind = PathClass::kHandshake;
+    return tables_.own_mac1_key->Matches(first) || refuse(Count::kNotForUs);
   }
   *owner = tables_.sessions.Find(*ReceiverIndex(first.data(), first.size()));
+  *kind = *owner == kNoPeer ? PathClass::kUnknown : PathClass::kRecognised;
   if (*owner != kNoPeer) counters_.Add(Count::kRecognisedIndex, 1);
   return true;
+}
+
+void GatewayShard::LearnFromResponse(AddressOffset offset, const PacketTrain& packets) {
+  if (packets.size != kResponseSize) return;
+  const std::span<const std::byte> message(packets.data, packets.size);
+  if (WholeTypeOf(message) != MessageType::kResponse) return;
+  PathAddress address = addresses_.Read(offset);
+  if (address.kind != AddressKind::kPath || address.owner != kNoPeer) return;
+  const PeerIndex owner = tables_.sessions.Find(*ReceiverIndex(message.data(), message.size()));
+  if (owner == kNoPeer || !addresses_.SetOwner(&address, owner)) return;
+  counters_.Add(Count::kRecognisedIndex, 1);
 }
 
 void GatewayShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
@@ -181,9 +199,12 @@ void GatewayShard::FromWireGuard(const io::RxTrain& train) {
 void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, MessageType type) {
   PathAddress address = addresses_.Read(offset);
   PeerIndex owner = address.owner;
-  if (OpensSession(type)) owner = Recognise(&address, {packets.data, packets.size});
+  if (OpensSession(type)) owner = Recognise(&address, {packets.data, packets.size}, type);
   switch (address.kind) {
     case AddressKind::kPath:
+      if (owner != address.owner && owner != kNoPeer) {
+        return ForwardUnproven(address, owner, packets);
+      }
       return ForwardPath(address, owner, packets, type);
     case AddressKind::kHome:
     case AddressKind::kAdopted:
@@ -192,6 +213,9 @@ void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, Mes
       shard_->Send(tables_.ids[owner], packets);
       return;
     case AddressKind::kFree:
+      // WireGuard uses it, since a former life of ours: no new source may get it.
+      addresses_.MarkHeard(offset);
+      [[fallthrough]];
     case AddressKind::kBusy:
       return Drop(Count::kUnknownAddress, Packets(packets));
   }
@@ -216,7 +240,16 @@ void GatewayShard::ForwardPath(const PathAddress& address, PeerIndex owner,
   shard_->Send(tables_.ids[owner], packets);
 }
 
-PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message) {
+void GatewayShard::ForwardUnproven(const PathAddress& address, PeerIndex owner,
+                                   const PacketTrain& packets) {
+  addresses_.Touch(address.offset, shard_->now());
+  addresses_.SetCurrent(owner, address.offset);
+  shard_->Send(tables_.ids[owner], packets);
+  SendTo(address.path, packets);
+}
+
+PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message,
+                                  MessageType type) {
   PeerIndex owner = address->owner;
   if (!tables_.mac1_keys.Matches(owner, message)) {
     owner = tables_.mac1_keys.Find(message);
@@ -225,7 +258,10 @@ PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byt
     // A home stays its peer's: WireGuard was told another one by mistake.
     if (address->kind == AddressKind::kFree) {
       addresses_.Adopt(address, owner);
-    } else if (address->kind != AddressKind::kHome) {
+    } else if (address->kind == AddressKind::kAdopted ||
+               (address->kind == AddressKind::kPath && type == MessageType::kResponse)) {
+      // WireGuard responds to what it has authenticated. An initiation it sends of itself, to an
+      // address that may have stood for somebody else before we were started.
       addresses_.SetOwner(address, owner);
     }
   }
@@ -240,6 +276,12 @@ void GatewayShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
 
 void GatewayShard::OnSendFailure(io::SocketId, const io::SendFailure& failure) {
   const bool full = failure.error == EAGAIN || failure.error == ENOBUFS || failure.error == ENOMEM;
+  const io::TxTrain& train = *failure.train;
+  const uint64_t segment = train.segment_size == 0 ? train.size : train.segment_size;
+  const uint64_t begin = std::min<uint64_t>(train.size, failure.first * segment);
+  const uint64_t end = std::min<uint64_t>(train.size, begin + failure.packets * segment);
+  counters_.TakeBack(Count::kToWireGuard, failure.packets);
+  counters_.TakeBack(Count::kToWireGuardBytes, end - begin);
   Drop(full ? Count::kBufferFull : Count::kSendError, failure.packets);
 }
 

@@ -66,17 +66,23 @@ class GatewayShard final : private io::UdpHandler {
 
   void FromPeer(const ReceivedTrain& train);
   // Packets of a source that nobody knows and that has no address yet. False, and counted, if they
-  // go no further; else `owner` is whose they may be.
-  bool AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner);
+  // go no further; else `owner` is whose they may be, and `kind` how likely they are anybody's.
+  bool AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner, PathClass* kind);
+  // A response to an initiation that WireGuard has sent says whose the path may be.
+  void LearnFromResponse(AddressOffset offset, const PacketTrain& packets);
   void FromWireGuard(const io::RxTrain& train);
   // Packets of one kind to one address. `type` is exact for a single handshake message or cookie
   // reply, kTransport for anything else.
   void Forward(AddressOffset offset, const PacketTrain& packets, MessageType type);
   void ForwardPath(const PathAddress& address, PeerIndex owner, const PacketTrain& packets,
                    MessageType type);
+  // An initiation for `owner` to the address of a path that is not known to be the owner's. It may
+  // be, or the address was another one's before a restart and WireGuard has not been told yet: goes
+  // both ways, and nothing is learnt until a response comes back.
+  void ForwardUnproven(const PathAddress& address, PeerIndex owner, const PacketTrain& packets);
   // For which peer a handshake message is; teaches the tables. kNoPeer: for none that is
   // configured.
-  PeerIndex Recognise(PathAddress* address, std::span<const std::byte> message);
+  PeerIndex Recognise(PathAddress* address, std::span<const std::byte> message, MessageType type);
   void SendTo(const Endpoint& to, const PacketTrain& packets);
   void CountSocket();
   void Drop(Count reason, uint64_t packets) { counters_.Add(reason, packets); }

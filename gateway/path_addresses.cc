@@ -242,6 +242,7 @@ bool PathAddresses::Claim(AddressOffset offset, const PathKey& key, PeerIndex ow
                           Instant now) {
   const uint64_t state = slots_[offset].state.load(std::memory_order_relaxed);
   if (KindOf(state) != AddressKind::kFree) return false;
+  if (slots_[offset].heard.load(std::memory_order_relaxed) != 0) return false;
   return Write(offset, state, key, owner, answered, now);
 }
 

@@ -64,12 +64,21 @@ struct PathKey {
   }
 };
 
+// How likely a path is a peer's, which is also what competes for the same addresses.
+enum class PathClass : uint8_t {
+  kUnknown,     // nothing speaks for it
+  kHandshake,   // began with an initiation for our WireGuard's key, which is public
+  kRecognised,  // began with a session index that our WireGuard has given out
+  kLive,        // the engine knows it, or WireGuard has answered
+};
+inline constexpr size_t kPathClasses = 4;
+
 // What a PathAssigner notes about its addresses, kept beside what it is about.
 struct AssignerNote {
   PeerIndex relayed = kNoPeer;  // part of the PathKey
   AddressOffset older = kNoAddress;
   AddressOffset newer = kNoAddress;
-  bool live = false;
+  PathClass kind = PathClass::kUnknown;
 };
 
 class PathAddresses {
@@ -116,7 +125,7 @@ class PathAddresses {
   void SetCurrent(PeerIndex peer, AddressOffset offset);
 
   // For the one PathAssigner whose part of the range this is: makes an address stand for `key`.
-  // Claim() a free one, Reuse() one that was a path when it was read; false if another thread has
+  // Claim() a free one that WireGuard has sent nothing to (MarkHeard), Reuse() one that was a path when it was read; false if another thread has
   // changed it since.
   bool Claim(AddressOffset offset, const PathKey& key, PeerIndex owner, bool answered, Instant now);
   bool Reuse(const PathAddress& old, const PathKey& key, PeerIndex owner, bool answered,

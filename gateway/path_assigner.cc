@@ -34,10 +34,21 @@ PathAssigner::PathAssigner(PathAddresses* addresses, uint32_t shard, uint32_t sh
   }
   // The first and the last address of the range are never given out.
   free -= std::min(free, 2u);
-  pending_.limit = std::min(limits.pending, std::max(free / 4, 1u));
-  live_.limit = std::max(std::min(limits.live, free - std::min(free, pending_.limit)), 1u);
+  uint32_t pending = 0;
+  for (const PathClass kind :
+       {PathClass::kUnknown, PathClass::kHandshake, PathClass::kRecognised}) {
+    const uint32_t share = free / (kind == PathClass::kUnknown ? 4 : 8);
+    QueueOf(kind).limit = std::min(limits.pending, std::max(share, 1u));
+    pending += limit(kind);
+  }
+  QueueOf(PathClass::kLive).limit =
+      std::max(std::min(limits.live, free - std::min(free, pending)), 1u);
   if (left_ > 0) next_ += static_cast<AddressOffset>(RandomSeed() % left_);
-  map_.assign(std::bit_ceil(2 * (size_t{pending_.limit} + live_.limit)), kNoAddress);
+  map_.assign(std::bit_ceil(2 * (size_t{pending} + limit(PathClass::kLive))), kNoAddress);
+}
+
+uint32_t PathAssigner::pending() const {
+  return size(PathClass::kUnknown) + size(PathClass::kHandshake) + size(PathClass::kRecognised);
 }
 
 size_t PathAssigner::SlotOf(const PathKey& key) const {
@@ -71,10 +82,10 @@ void PathAssigner::Erase(const PathKey& key) {
   map_[hole] = kNoAddress;
 }
 
-void PathAssigner::Push(AddressOffset offset, bool live) {
-  Queue& queue = QueueOf(live);
+void PathAssigner::Push(AddressOffset offset, PathClass kind) {
+  Queue& queue = QueueOf(kind);
   AssignerNote& note = addresses_->note(offset);
-  note.live = live;
+  note.kind = kind;
   note.newer = kNoAddress;
   note.older = queue.newest;
   (queue.newest == kNoAddress ? queue.oldest : addresses_->note(queue.newest).newer) = offset;
@@ -84,18 +95,18 @@ void PathAssigner::Push(AddressOffset offset, bool live) {
 
 void PathAssigner::Remove(AddressOffset offset) {
   const AssignerNote& note = addresses_->note(offset);
-  Queue& queue = QueueOf(note.live);
+  Queue& queue = QueueOf(note.kind);
   (note.older == kNoAddress ? queue.oldest : addresses_->note(note.older).newer) = note.newer;
   (note.newer == kNoAddress ? queue.newest : addresses_->note(note.newer).older) = note.older;
   --queue.size;
 }
 
 void PathAssigner::Use(AddressOffset offset, Instant now) {
-  const bool live = addresses_->note(offset).live;
+  const PathClass kind = addresses_->note(offset).kind;
   // Once a second is exact enough, since that is what ages are counted in.
   if (addresses_->SecondsSinceUse(offset, now) > 0) {
     Remove(offset);
-    Push(offset, live);
+    Push(offset, kind);
   }
   addresses_->Touch(offset, now);
 }
@@ -111,24 +122,27 @@ AddressOffset PathAssigner::Lookup(const PathKey& key, Instant now) {
   return found;
 }
 
-AddressOffset PathAssigner::Assign(const PathKey& key, PeerIndex owner, bool known, Instant now) {
+AddressOffset PathAssigner::Assign(const PathKey& key, PeerIndex owner, PathClass kind,
+                                   Instant now) {
   AddressOffset offset = kNoAddress;
-  if (!QueueOf(known).full()) offset = Fresh(key, owner, known, now);
+  if (!QueueOf(kind).full()) offset = Fresh(key, owner, kind, now);
   if (offset == kNoAddress) {
-    offset = known ? ReuseLive(key, owner, known, now) : ReusePending(key, owner, now);
+    offset = kind == PathClass::kLive ? ReuseLive(key, owner, kind, now)
+                                      : ReusePending(key, owner, kind, now);
   }
-  if (offset != kNoAddress) Push(offset, known);
+  if (offset != kNoAddress) Push(offset, kind);
   return offset;
 }
 
-AddressOffset PathAssigner::Fresh(const PathKey& key, PeerIndex owner, bool known, Instant now) {
+AddressOffset PathAssigner::Fresh(const PathKey& key, PeerIndex owner, PathClass kind,
+                                  Instant now) {
   const AddressOffset last = addresses_->size() - 1;
   for (int step = 0; step < kMaxSteps && left_ > 0; ++step) {
     const AddressOffset offset = next_;
     next_ = next_ + 1 == end_ ? begin_ : next_ + 1;
     --left_;
     if (offset == 0 || offset == last) continue;
-    if (addresses_->Claim(offset, key, owner, known, now)) {
+    if (addresses_->Claim(offset, key, owner, kind == PathClass::kLive, now)) {
       Insert(key, offset);
       return offset;
     }
@@ -136,58 +150,62 @@ AddressOffset PathAssigner::Fresh(const PathKey& key, PeerIndex owner, bool know
   return kNoAddress;
 }
 
-bool PathAssigner::Replace(const PathAddress& old, const PathKey& key, PeerIndex owner, bool known,
-                           Instant now) {
+bool PathAssigner::Replace(const PathAddress& old, const PathKey& key, PeerIndex owner,
+                           PathClass kind, Instant now) {
   const PathKey old_key = addresses_->KeyOf(old.offset);
   // The map compares with what the address stands for, so it has to go before that changes.
   Erase(old_key);
-  const bool replaced = addresses_->Reuse(old, key, owner, known, now);
+  const bool replaced = addresses_->Reuse(old, key, owner, kind == PathClass::kLive, now);
   Insert(replaced ? key : old_key, old.offset);
   return replaced;
 }
 
-AddressOffset PathAssigner::ReusePending(const PathKey& key, PeerIndex owner, Instant now) {
-  for (int look = 0; look < kMaxLooks && pending_.size > 0; ++look) {
-    const AddressOffset offset = pending_.oldest;
+AddressOffset PathAssigner::ReusePending(const PathKey& key, PeerIndex owner, PathClass kind,
+                                         Instant now) {
+  Queue& queue = QueueOf(kind);
+  const Queue& live = QueueOf(PathClass::kLive);
+  for (int look = 0; look < kMaxLooks && queue.size > 0; ++look) {
+    const AddressOffset offset = queue.oldest;
     const PathAddress old = addresses_->Read(offset);
     if (!old.answered) {
       if (addresses_->SecondsSinceUse(offset, now) < limits_.quarantine_s ||
-          !Replace(old, key, owner, /*known=*/false, now)) {
+          !Replace(old, key, owner, kind, now)) {
         return kNoAddress;  // and all others are younger
       }
       Remove(offset);
       return offset;
     }
     // It has earned its place among the live; if they are full, the oldest of them makes room.
-    if (live_.full()) {
-      const AddressOffset freed = ReuseLive(key, owner, /*known=*/false, now);
+    if (live.full()) {
+      const AddressOffset freed = ReuseLive(key, owner, kind, now);
       if (freed == kNoAddress) return kNoAddress;
       Remove(offset);
-      Push(offset, /*live=*/true);
+      Push(offset, PathClass::kLive);
       return freed;
     }
     Remove(offset);
-    Push(offset, /*live=*/true);
-    const AddressOffset fresh = Fresh(key, owner, /*known=*/false, now);
+    Push(offset, PathClass::kLive);
+    const AddressOffset fresh = Fresh(key, owner, kind, now);
     if (fresh != kNoAddress) return fresh;
   }
   return kNoAddress;
 }
 
-AddressOffset PathAssigner::ReuseLive(const PathKey& key, PeerIndex owner, bool known,
+AddressOffset PathAssigner::ReuseLive(const PathKey& key, PeerIndex owner, PathClass kind,
                                       Instant now) {
-  for (int look = 0; look < kMaxLooks && live_.size > 0; ++look) {
-    const AddressOffset offset = live_.oldest;
+  const Queue& live = QueueOf(PathClass::kLive);
+  for (int look = 0; look < kMaxLooks && live.size > 0; ++look) {
+    const AddressOffset offset = live.oldest;
     const PathAddress old = addresses_->Read(offset);
     const bool current = old.owner != kNoPeer && addresses_->Current(old.owner) == offset;
     const bool idle = addresses_->SecondsSinceUse(offset, now) >= limits_.idle_s;
-    if (!current && idle && Replace(old, key, owner, known, now)) {
+    if (!current && idle && Replace(old, key, owner, kind, now)) {
       Remove(offset);
       return offset;
     }
     // WireGuard uses it: what counts here is only what came in.
     Remove(offset);
-    Push(offset, /*live=*/true);
+    Push(offset, PathClass::kLive);
   }
   return kNoAddress;
 }

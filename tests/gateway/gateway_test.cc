@@ -373,6 +373,43 @@ TEST_P(GatewayTest, AddressOfTheLastLifeIsAdopted) {
   EXPECT_EQ(alice_.Receive().bytes, Transport(6));
 }
 
+// After a restart a new source may get an address by which WireGuard still knows a peer. That
+// WireGuard begins a handshake there proves nothing; that a response comes back says whose it may
+// be, and what WireGuard sends then proves it.
+TEST_P(GatewayTest, InitiationOfWireGuardProvesNothing) {
+  Start();
+  stranger_.Send(public_, Transport(77));
+  const Endpoint path = wireguard_.Receive().from;
+  const Bytes initiation = Initiation(5, KeyOf('1'));
+  wireguard_.Send(path, initiation);
+  EXPECT_EQ(alice_.Receive().bytes, initiation);
+  EXPECT_EQ(stranger_.Receive().bytes, initiation);
+  EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 0u);
+  EXPECT_EQ(PathOf("alice"), "none confirmed");
+  wireguard_.Send(path, Transport(6));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(6));
+  wireguard_.Send(homes_[kAlice], Transport(7));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(7));
+  EXPECT_EQ(PathOf("alice"), "none confirmed");
+
+  stranger_.Send(public_, Response(6, 5, KeyOf('9')));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+  EXPECT_EQ(PathOf("alice"), "none confirmed");
+  wireguard_.Send(path, Transport(6));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(6));
+  EXPECT_EQ(PathOf("alice"), stranger_.local().ToString() + " (roaming)");
+}
+
+// What the kernel did not take is counted once, as dropped.
+TEST_P(GatewayTest, RefusedByTheKernelIsNotMoved) {
+  config_.wireguard_address = IpAddress::V4(255, 255, 255, 255);  // forbidden without SO_BROADCAST
+  Start();
+  alice_.Send(public_, Transport(7));
+  ASSERT_TRUE(Counted(Count::kSendError, 1));
+  EXPECT_EQ(gateway_->Counters()[Count::kToWireGuard], 0u);
+  EXPECT_EQ(gateway_->Counters()[Count::kToWireGuardBytes], 0u);
+}
+
 // Told the wrong home, handshakes still find their peer.
 TEST_P(GatewayTest, WrongHome) {
   Start();
