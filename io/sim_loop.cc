@@ -43,8 +43,8 @@ absl::StatusOr<SocketId> SimLoop::OpenUdp(const UdpConfig& config, UdpHandler* h
 }
 
 void SimLoop::CloseUdp(SocketId id) {
-  SimSocket* socket = sockets_[id].get();
-  if (!socket->open) return;
+  SimSocket* socket = Find(id);
+  if (socket == nullptr) return;
   Flush();
   network_->Release(socket);
   socket->open = false;
@@ -60,8 +60,8 @@ void SimLoop::Send(SocketId socket, const TxTrain& train) {
 void SimLoop::Flush() {
   // Handlers must not send from OnSendFailure, so nothing is added meanwhile.
   for (const Queued& queued : tx_) {
-    SimSocket* socket = queued.socket < sockets_.size() ? sockets_[queued.socket].get() : nullptr;
-    if (socket != nullptr && socket->open) SendTrain(queued.socket, socket, queued.train);
+    SimSocket* socket = Find(queued.socket);
+    if (socket != nullptr) SendTrain(queued.socket, socket, queued.train);
     TxSlab* slab = queued.train.slab;
     if (slab != nullptr) (hold_slabs_ ? held_slabs_ : free_slabs_).push_back(slab);
   }
@@ -86,14 +86,18 @@ void SimLoop::SendPart(SocketId id, SimSocket* socket, const TxTrain& part) {
     report(SendFailure{&part, 0, part.packets(), error});
     return;
   }
-  socket->gso.Learn(error, part.to.ip, part.segment_size, network_->now());
   ++socket->stats.tx_replayed;
-  for (TrainReplay replay(&part); !replay.done();) {
+  TrainReplay replay(&part);
+  while (!replay.done()) {
     TxTrain single = part;
     single.data = replay.packet().data;
     single.size = replay.packet().size;
     single.segment_size = 0;
     replay.Result(HandOver(socket, single), report);
+  }
+  // Otherwise it was the way that was refused, not the train.
+  if (replay.any_sent()) {
+    socket->gso.Learn(error, part.to.ip, part.segment_size, network_->now());
   }
 }
 

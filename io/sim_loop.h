@@ -68,8 +68,14 @@ class SimLoop final : public Loop {
   const Clock& clock() const override;
   absl::StatusOr<SocketId> OpenUdp(const UdpConfig& config, UdpHandler* handler) override;
   void CloseUdp(SocketId socket) override;
-  Endpoint LocalEndpoint(SocketId socket) const override { return sockets_[socket]->local; }
-  UdpStats Stats(SocketId socket) const override { return sockets_[socket]->stats; }
+  Endpoint LocalEndpoint(SocketId id) const override {
+    const SimSocket* socket = Find(id);
+    return socket == nullptr ? Endpoint{} : socket->local;
+  }
+  UdpStats Stats(SocketId id) const override {
+    const SimSocket* socket = Find(id);
+    return socket == nullptr ? UdpStats{} : socket->stats;
+  }
   void Send(SocketId socket, const TxTrain& train) override;
   void Flush() override;
   TxSlab* AcquireSlab() override;
@@ -94,6 +100,11 @@ class SimLoop final : public Loop {
     TxTrain train;
   };
 
+  // Null if it was never opened, or is closed.
+  SimSocket* Find(SocketId id) const {
+    SimSocket* socket = id < sockets_.size() ? sockets_[id].get() : nullptr;
+    return socket != nullptr && socket->open ? socket : nullptr;
+  }
   void SendTrain(SocketId id, SimSocket* socket, TxTrain train);
   void SendPart(SocketId id, SimSocket* socket, const TxTrain& part);
   int HandOver(SimSocket* socket, const TxTrain& part);

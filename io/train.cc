@@ -29,17 +29,35 @@ size_t GsoMemory::SlotOf(const IpAddress& to) {
 }
 
 bool GsoMemory::AllowsSlow(const IpAddress& to, uint32_t segment_size, Instant now) const {
+  if (off_ && now < eio_until_) return false;
   const Slot& slot = slots_[SlotOf(to)];
   return slot.limit == 0 || segment_size < slot.limit || now >= slot.until || slot.to != to;
 }
 
 void GsoMemory::Learn(int error, const IpAddress& to, uint32_t segment_size, Instant now) {
-  if (error == EIO) enabled_ = false;
-  if (error != EMSGSIZE && error != EINVAL) return;
+  if (!ReplayCanHelp(error)) return;
+  if (error == EIO) {
+    CountEio(to, now);
+    segment_size = 1;
+  }
   Slot& slot = slots_[SlotOf(to)];
   if (slot.limit == 0) ++used_;
   const bool known = slot.limit != 0 && slot.to == to && now < slot.until;
   slot = {to, known ? std::min(slot.limit, segment_size) : segment_size, now + kLifetime};
+}
+
+// One route with a transform must not cost the others their trains; a device that takes none does.
+void GsoMemory::CountEio(const IpAddress& to, Instant now) {
+  if (now >= eio_until_) {
+    eio_count_ = 0;
+    off_ = false;
+  }
+  if (off_) return;  // sent before it was off; the pause is not prolonged
+  const auto end = eio_.begin() + eio_count_;
+  if (std::find(eio_.begin(), end, to) != end) return;
+  eio_[eio_count_++] = to;
+  eio_until_ = now + kLifetime;
+  off_ = eio_count_ == kEioDestinations;
 }
 
 }  // namespace ringsock::io

@@ -41,6 +41,8 @@ class TrainReplay {
   explicit TrainReplay(const TxTrain* train) : train_(train), packets_(train->packets()) {}
 
   bool done() const { return next_ == packets_; }
+  // Whether a packet left alone: only then was it the train that was refused.
+  bool any_sent() const { return sent_; }
   uint32_t index() const { return next_; }
   Packet packet() const;
   // The result of sending packet(): 0 or a positive errno. `report(const SendFailure&)` is called
@@ -49,7 +51,9 @@ class TrainReplay {
   void Result(int error, Report&& report) {
     if (failed_ > 0 && error != error_) ReportRun(report);
     ++next_;
-    if (error != 0) {
+    if (error == 0) {
+      sent_ = true;
+    } else {
       error_ = error;
       ++failed_;
       if (done()) ReportRun(report);
@@ -68,6 +72,7 @@ class TrainReplay {
   uint32_t next_ = 0;
   uint32_t failed_ = 0;  // packets just before next_ that failed with error_
   int error_ = 0;
+  bool sent_ = false;
 };
 
 // Where a socket must not send trains. One per socket, for the loop's thread.
@@ -77,6 +82,9 @@ class GsoMemory {
   static constexpr Duration kLifetime = std::chrono::minutes(10);
   static constexpr size_t kSlots = 64;  // destinations; the older of two in one slot is forgotten
 
+  // EIO from so many different destinations is held to be the device's: trains end for all.
+  static constexpr uint32_t kEioDestinations = 4;
+
   explicit GsoMemory(bool enabled) : enabled_(enabled) {}
 
   // Whether a train of such segments may be sent to `to` in one piece.
@@ -84,8 +92,9 @@ class GsoMemory {
     if (!enabled_) return false;
     return used_ == 0 || AllowsSlow(to, segment_size, now);
   }
-  // A train was refused with `error`. EIO closes the socket to trains. EMSGSIZE and EINVAL close
-  // this destination to segments of that size and larger.
+  // A train was refused with `error`, and its packets were not. EIO closes this destination to
+  // trains, from kEioDestinations of them the whole socket. EMSGSIZE and EINVAL close this
+  // destination to segments of that size and larger. All for kLifetime.
   void Learn(int error, const IpAddress& to, uint32_t segment_size, Instant now);
   bool enabled() const { return enabled_; }
 
@@ -96,11 +105,16 @@ class GsoMemory {
     Instant until{};
   };
   static size_t SlotOf(const IpAddress& to);
+  void CountEio(const IpAddress& to, Instant now);
   bool AllowsSlow(const IpAddress& to, uint32_t segment_size, Instant now) const;
 
   bool enabled_;
   uint32_t used_ = 0;
   std::array<Slot, kSlots> slots_{};
+  std::array<IpAddress, kEioDestinations> eio_{};  // different destinations, until eio_until_
+  uint32_t eio_count_ = 0;
+  Instant eio_until_{};
+  bool off_ = false;  // no trains at all, until eio_until_
 };
 
 }  // namespace ringsock::io

@@ -304,7 +304,12 @@ TEST_P(LoopTest, ATrainThatFailsPacketByPacketIsReportedOnce) {
     EXPECT_EQ(failure.first_byte, next);
     next += failure.packets * 500;
   }
-  EXPECT_EQ(a.loop->Stats(a.socket).tx_failed, 10u);
+  const UdpStats stats = a.loop->Stats(a.socket);
+  EXPECT_EQ(stats.tx_failed, 10u);
+
+  SendNow(a, b.address, Pattern(10 * 500, 3), 500);
+  EXPECT_EQ(a.loop->Stats(a.socket).tx_trains, stats.tx_trains + 1)
+      << "it was not refused for being a train, so trains still go to that address";
 }
 
 TEST_P(LoopTest, TheWrongFamilyIsAFailureNotACrash) {
@@ -335,6 +340,22 @@ TEST_P(LoopTest, SaysWhereADatagramWasSentTo) {
   ASSERT_TRUE(Until([&] { return b.recorder.count == 3; }, "all arrive"));
   EXPECT_EQ(b.recorder.packets[0].to, b.address.ip);
   EXPECT_EQ(a.recorder.count, 0u);
+}
+
+TEST_P(LoopTest, ASocketThatIsNotThereHasNoAddressAndNoCounts) {
+  Peer& a = AddPeer();
+  Peer& b = AddPeer();
+  SendNow(a, b.address, Pattern(100, 1));
+  a.loop->CloseUdp(a.socket);
+  for (const SocketId id : {a.socket, SocketId{4711}, ~SocketId{0}}) {
+    EXPECT_EQ(a.loop->LocalEndpoint(id), Endpoint{});
+    EXPECT_EQ(a.loop->Stats(id).tx_packets, 0u);
+    a.loop->CloseUdp(id);
+    a.loop->Send(id, {sent_.back().data(), 100, 0, b.address, {}, nullptr});
+  }
+  ASSERT_TRUE(Until([&] { return b.recorder.count == 1; }, "what was sent before arrives"));
+  Settle();
+  EXPECT_EQ(b.recorder.count, 1u);
 }
 
 TEST_P(LoopTest, CountsWhatPasses) {

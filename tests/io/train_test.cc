@@ -85,14 +85,54 @@ TEST(TrainReplayTest, ADatagramIsATrainOfOne) {
   EXPECT_EQ(Replay(Train(50, 100), {0}), (std::vector<Lost>{}));
 }
 
-TEST(GsoMemoryTest, EioIsForTheWholeSocket) {
+TEST(TrainReplayTest, TellsWhetherAPacketLeft) {
+  const auto any_sent = [](std::vector<int> errors) {
+    const TxTrain train = Train(300, 100);
+    TrainReplay replay(&train);
+    for (const int error : errors) replay.Result(error, [](const SendFailure&) {});
+    return replay.any_sent();
+  };
+  EXPECT_TRUE(any_sent({0, 0, 0}));
+  EXPECT_TRUE(any_sent({EMSGSIZE, 0, EPERM}));
+  EXPECT_FALSE(any_sent({EINVAL, EINVAL, EINVAL}));
+}
+
+TEST(GsoMemoryTest, EioIsForThatDestinationForAWhile) {
   GsoMemory memory(true);
-  const Instant now{};
+  const Instant now = Instant(seconds(5));
   const IpAddress a = IpAddress::V4(192, 0, 2, 1), b = IpAddress::V4(192, 0, 2, 2);
   EXPECT_TRUE(memory.Allows(a, 1400, now));
-  memory.Learn(EIO, a, 1400, now);
+  for (int i = 0; i < 10; ++i) memory.Learn(EIO, a, 1400, now);
   EXPECT_FALSE(memory.Allows(a, 1, now));
-  EXPECT_FALSE(memory.Allows(b, 1, now));
+  EXPECT_TRUE(memory.Allows(b, 1400, now)) << "one destination says nothing about the others";
+  EXPECT_TRUE(memory.Allows(a, 1400, now + minutes(10)));
+}
+
+TEST(GsoMemoryTest, EioFromSeveralDestinationsIsForTheSocketForAWhile) {
+  GsoMemory memory(true);
+  Instant now = Instant(seconds(5));
+  const IpAddress other = IpAddress::V4(198, 51, 100, 1);
+  for (int round = 0; round < 2; ++round) {
+    for (uint32_t i = 0; i < GsoMemory::kEioDestinations; ++i) {
+      EXPECT_TRUE(memory.Allows(other, 1, now)) << i;
+      memory.Learn(EIO, IpAddress::V4(i + 1), 1400, now);
+    }
+    EXPECT_FALSE(memory.Allows(other, 1, now));
+    memory.Learn(EIO, other, 1400, now);  // a straggler
+    now += minutes(10) - seconds(1);
+    EXPECT_FALSE(memory.Allows(IpAddress::V4(77), 1, now));
+    now += seconds(1);
+    EXPECT_TRUE(memory.Allows(IpAddress::V4(77), 1400, now));
+    EXPECT_TRUE(memory.Allows(other, 1400, now));
+  }
+}
+
+TEST(GsoMemoryTest, RareEioDoesNotAddUp) {
+  GsoMemory memory(true);
+  for (uint32_t i = 0; i < 20; ++i) {
+    memory.Learn(EIO, IpAddress::V4(i + 1), 1400, Instant(minutes(11 * i)));
+    EXPECT_TRUE(memory.Allows(IpAddress::V4(99), 1400, Instant(minutes(11 * i))));
+  }
 }
 
 TEST(GsoMemoryTest, EmsgsizeIsForThatSizeAndDestinationForAWhile) {
