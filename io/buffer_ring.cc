@@ -70,8 +70,6 @@ absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count) {
     return absl::ResourceExhaustedError(
         absl::StrCat("out of memory for ", count, " receive buffers: lower rx_buffers"));
   }
-  // Fewer pages for the kernel to look up; a wish only.
-  madvise(buffers_, size_t{count} * kRxBufferSize, MADV_HUGEPAGE);
   io_uring_buf_reg request{};
   request.ring_addr = reinterpret_cast<uintptr_t>(ring_);
   request.ring_entries = slots_;

@@ -130,6 +130,7 @@ struct UdpStats {
   uint64_t rx_trains = 0;
   uint64_t rx_truncated = 0;  // larger than the buffer: dropped (spec: RECV-6)
   uint64_t rx_starved = 0;    // times the kernel found no buffer (ENOBUFS) and receiving re-armed
+  uint64_t rx_errors = 0;     // receives that failed for any other reason
   uint64_t rx_kernel_drops = 0;  // dropped by the kernel because the socket buffer was full
   uint64_t tx_packets = 0;       // taken by the kernel
   uint64_t tx_bytes = 0;

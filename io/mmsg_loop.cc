@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "io/control_message.h"
+#include "io/receive_errors.h"
 #include "io/slab_pool.h"
 #include "io/train.h"
 #include "io/udp_socket.h"
@@ -50,6 +51,8 @@ struct Socket {
   mutable KernelDrops drops;
   std::vector<TxTrain> queue;
   bool readable = true;  // may have something: ask it without asking ppoll first
+  ReceiveErrors errors;
+  Instant resume_at{};  // receives fail: not to be asked before
 };
 
 // The arrays recvmmsg fills. Everything but the lengths is set once.
@@ -150,11 +153,12 @@ class MmsgLoop final : public Loop {
   void ParseTrain(Socket& socket, size_t i, uint32_t size);
   size_t Spin(Instant deadline, bool* woken);
   void WaitReadable(Duration timeout);
+  Duration ResumePaused();
 
   void FlushSocket(Socket& socket);
   void SendBatch(Socket& socket);
   void Refused(Socket& socket, const TxTrain& part, int error);
-  void Replay(Socket& socket, const TxTrain& part);
+  bool Replay(Socket& socket, const TxTrain& part);
   static int SendOne(const Socket& socket, const TxTrain& part, TrainReplay::Packet packet);
 
   const LoopOptions options_;
@@ -167,6 +171,7 @@ class MmsgLoop final : public Loop {
   uint32_t slots_used_ = 0;  // slots above this one have never been used
   size_t queued_ = 0;        // trains in all the sockets' queues
   uint32_t turns_ = 0;
+  bool any_paused_ = false;
   std::vector<pollfd> poll_;
 };
 
@@ -238,12 +243,35 @@ size_t MmsgLoop::Spin(Instant deadline, bool* woken) {
   return 0;
 }
 
+// Looks at sockets whose pause is over, and returns how long the others' pauses last at least.
+Duration MmsgLoop::ResumePaused() {
+  const Instant now = clock().Now();
+  Duration rest = Duration::max();
+  any_paused_ = false;
+  for (uint32_t i = 0; i < slots_used_; ++i) {
+    Socket* socket = sockets_[i].get();
+    if (socket == nullptr || socket->resume_at == Instant{}) continue;
+    any_paused_ = true;
+    if (now >= socket->resume_at) {
+      socket->resume_at = Instant{};
+      socket->readable = true;
+      rest = Duration::zero();
+    } else {
+      rest = std::min(rest, socket->resume_at - now);
+    }
+  }
+  return rest;
+}
+
 void MmsgLoop::WaitReadable(Duration timeout) {
+  if (any_paused_) timeout = std::min(timeout, ResumePaused());
   poll_.clear();
   poll_.push_back({waker_.fd(), POLLIN, 0});
   for (uint32_t i = 0; i < slots_used_; ++i) {
     // A negative descriptor is skipped by the kernel; it keeps slot and position in step.
-    poll_.push_back({sockets_[i] == nullptr ? -1 : sockets_[i]->udp.fd.get(), POLLIN, 0});
+    const Socket* socket = sockets_[i].get();
+    const bool ask = socket != nullptr && socket->resume_at == Instant{};
+    poll_.push_back({ask ? socket->udp.fd.get() : -1, POLLIN, 0});
   }
   timespec spec{};
   spec.tv_sec = timeout.count() / 1'000'000'000;
@@ -268,10 +296,15 @@ size_t MmsgLoop::Receive(Socket& socket) {
   const int count = recvmmsg(socket.udp.fd.get(), rx_.headers.data(),
                              static_cast<unsigned>(rx_.headers.size()), MSG_DONTWAIT, nullptr);
   if (count <= 0) {
-    // Nothing there, or an error that the socket has now told and forgotten.
     socket.readable = false;
+    if (count < 0 && errno != EAGAIN && errno != EINTR) {
+      ++socket.stats.rx_errors;
+      socket.resume_at = socket.errors.Failed(errno, socket.udp.local, clock().Now());
+      any_paused_ = true;
+    }
     return 0;
   }
+  socket.errors.Received();
   rx_.trains.clear();
   for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
     ParseTrain(socket, i, rx_.headers[i].msg_len);
@@ -360,17 +393,20 @@ void MmsgLoop::SendBatch(Socket& socket) {
 void MmsgLoop::Refused(Socket& socket, const TxTrain& part, int error) {
   const uint32_t packets = part.packets();
   if (packets > 1 && ReplayCanHelp(error)) {
-    socket.gso.Learn(error, part.to.ip, part.segment_size, clock().Now());
     ++socket.stats.tx_replayed;
-    Replay(socket, part);
+    if (Replay(socket, part)) {
+      socket.gso.Learn(error, part.to.ip, part.segment_size, clock().Now());
+    }
     return;
   }
   socket.stats.tx_failed += packets;
   socket.handler->OnSendFailure(socket.id, {&part, 0, packets, error});
 }
 
-void MmsgLoop::Replay(Socket& socket, const TxTrain& part) {
-  for (TrainReplay replay(&part); !replay.done();) {
+// True if a packet left: it was the train that was refused, not the way.
+bool MmsgLoop::Replay(Socket& socket, const TxTrain& part) {
+  TrainReplay replay(&part);
+  while (!replay.done()) {
     const TrainReplay::Packet packet = replay.packet();
     const int error = SendOne(socket, part, packet);
     if (error == 0) {
@@ -383,6 +419,7 @@ void MmsgLoop::Replay(Socket& socket, const TxTrain& part) {
       socket.handler->OnSendFailure(socket.id, failure);
     });
   }
+  return replay.any_sent();
 }
 
 // Returns 0 or errno.

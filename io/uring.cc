@@ -9,6 +9,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <memory>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -87,8 +88,13 @@ absl::Status SetupError(int error) {
 // DEFER_TASKRUN came with Linux 6.1, after everything else that we use; but operations can be
 // missing where io_uring is somebody else's implementation.
 absl::Status ProbeOperations(io_uring* ring) {
-  io_uring_probe* probe = io_uring_get_probe_ring(ring);
-  if (probe == nullptr) return absl::UnimplementedError("io_uring: cannot list the operations");
+  constexpr unsigned kOperations = 256;
+  const auto memory = std::make_unique<uint64_t[]>(
+      (sizeof(io_uring_probe) + kOperations * sizeof(io_uring_probe_op)) / sizeof(uint64_t));
+  auto* const probe = reinterpret_cast<io_uring_probe*>(memory.get());
+  if (const int result = io_uring_register_probe(ring, probe, kOperations); result < 0) {
+    return SetupError(-result);
+  }
   const char* missing = nullptr;
   const auto need = [&](int operation, const char* name) {
     if (io_uring_opcode_supported(probe, operation) == 0) missing = name;
@@ -98,7 +104,6 @@ absl::Status ProbeOperations(io_uring* ring) {
   need(IORING_OP_SENDMSG_ZC, "SENDMSG_ZC");
   need(IORING_OP_POLL_ADD, "POLL_ADD");
   need(IORING_OP_ASYNC_CANCEL, "ASYNC_CANCEL");
-  io_uring_free_probe(probe);
   if (missing == nullptr) return absl::OkStatus();
   return absl::UnimplementedError(absl::StrCat("io_uring of this kernel (", KernelRelease(),
                                                ") lacks ", missing, ": Linux 6.1 is needed"));
@@ -121,8 +126,19 @@ absl::Status ProbeBufferRing(io_uring* ring) {
                                                ") has no buffer rings: ", strerror(-result)));
 }
 
+// A container runtime may allow the setup and forbid the calls that follow.
+absl::Status ProbeEnter(io_uring* ring) {
+  int result = io_uring_register(ring->ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
+  if (result < 0) return SetupError(-result);
+  io_uring_prep_nop(io_uring_get_sqe(ring));
+  result = io_uring_submit_and_wait(ring, 1);
+  if (result < 0) return SetupError(-result);
+  return absl::OkStatus();
+}
+
 [[noreturn]] void Die(const char* what, int error) {
   Log().critical("{}: {}", what, strerror(error));
+  if (error == EPERM || error == EACCES) Log().critical("{}", Fmt(Forbidden().message()));
   std::abort();
 }
 
@@ -132,7 +148,8 @@ absl::Status ProbeUring() {
   Uring ring;
   if (auto status = ring.Open(8, 16); !status.ok()) return status;
   if (auto status = ProbeOperations(ring.get()); !status.ok()) return status;
-  return ProbeBufferRing(ring.get());
+  if (auto status = ProbeBufferRing(ring.get()); !status.ok()) return status;
+  return ProbeEnter(ring.get());
 }
 
 Uring::~Uring() { Close(); }
@@ -153,6 +170,10 @@ void Uring::Enable() {
   // Debian's liburing 2.3 declares io_uring_enable_rings() and does not export it.
   const int result = io_uring_register(ring_.ring_fd, IORING_REGISTER_ENABLE_RINGS, nullptr, 0);
   if (result < 0) Die("IORING_REGISTER_ENABLE_RINGS", -result);
+}
+
+bool Uring::MayEnter() {
+  return io_uring_enter(ring_.ring_fd, 0, 0, IORING_ENTER_GETEVENTS, nullptr) != -EEXIST;
 }
 
 void Uring::Close() {

@@ -46,6 +46,8 @@ class Uring {
   absl::Status Open(uint32_t sq_entries, uint32_t cq_entries);
   // Must be called once, by the thread that will use the ring.
   void Enable();
+  // Whether the kernel takes calls from this thread: not if another one enabled the ring.
+  bool MayEnter();
   // Ends everything in flight, in the background.
   void Close();
 

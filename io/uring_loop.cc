@@ -10,11 +10,11 @@
 #include "io/uring_loop.h"
 
 #include <poll.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -102,6 +102,7 @@ class UringLoop final : public Loop {
   void Start();
   void ArmReceives();
   void ArmReceive(UringSocket& socket);
+  void ResumePaused();
   void ArmWaker();
   bool Wait(Instant deadline);
   bool Spin(Instant deadline);
@@ -123,7 +124,7 @@ class UringLoop final : public Loop {
   Uring ring_;
   UringSender sender_;
 
-  std::thread::id owner_;  // the thread that polls; none before its first call
+  pid_t owner_ = 0;  // the thread that polls; none before its first call
   bool waker_armed_ = false;
 
   std::array<std::unique_ptr<UringSocket>, kMaxSockets> sockets_;
@@ -131,6 +132,8 @@ class UringLoop final : public Loop {
   SocketQueue ready_;   // have filled buffers
   SocketQueue hungry_;  // to be armed first: their last receive got nothing
   SocketQueue unarmed_;
+  SocketQueue paused_;                    // their receives fail: to be armed later
+  Instant next_resume_ = Instant::max();  // the earliest of those
 
   std::vector<RxTrain> batch_;
   std::vector<uint16_t> held_;  // buffers that the handler is being shown
@@ -151,7 +154,8 @@ absl::Status UringLoop::Init() {
 }
 
 UringLoop::~UringLoop() {
-  if (owner_ != std::thread::id() && owner_ != std::this_thread::get_id()) {
+  // Numbers of threads are used again, though not soon; the kernel knows better.
+  if (owner_ != 0 && (owner_ != gettid() || !ring_.MayEnter())) {
     // Only the owner may cancel. Closing the ring does it too, in the background.
     ring_.Close();
     return;
@@ -187,7 +191,7 @@ void UringLoop::CloseUdp(SocketId id) {
   if (socket->armed) CancelReceive(*socket);
   while (socket->HasFilled()) buffers_.Return(socket->PopFilled().buffer);
   buffers_.Publish();
-  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_}) queue->Remove(id);
+  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);
   sockets_[id % kMaxSockets].reset();
 }
 
@@ -231,8 +235,8 @@ void UringLoop::Flush() { sender_.Flush(); }
 // ---- Waiting ----
 
 void UringLoop::Start() {
-  if (owner_ != std::thread::id()) return;
-  owner_ = std::this_thread::get_id();
+  if (owner_ != 0) return;
+  owner_ = gettid();
   ring_.Enable();
   sender_.SetNow(clock().Now());
 }
@@ -252,7 +256,7 @@ size_t UringLoop::Poll(Instant deadline) {
   if (woken || trains > 0 || now >= deadline) return trains;
   do {
     ArmReceives();
-    if (Wait(deadline)) return Deliver();
+    if (Wait(std::min(deadline, next_resume_))) return Deliver();
     trains = Deliver();
     // Work that delivers nothing keeps Wait() from sleeping, which is where it looks for wake-ups.
   } while (trains == 0 && !waker_.TakePending() && clock().Now() < deadline);
@@ -297,8 +301,23 @@ void UringLoop::ArmWaker() {
 
 void UringLoop::ArmReceives() {
   if (!waker_armed_) ArmWaker();
+  if (!paused_.empty()) ResumePaused();
   for (SocketQueue* queue : {&hungry_, &unarmed_}) {
     while (!queue->empty()) ArmReceive(*Find(queue->Pop()));
+  }
+}
+
+void UringLoop::ResumePaused() {
+  const Instant now = clock().Now();
+  next_resume_ = Instant::max();
+  for (uint32_t left = paused_.size(); left > 0; --left) {
+    const UringSocket& socket = *Find(paused_.Pop());
+    if (now >= socket.resume_at) {
+      unarmed_.Push(socket.id);
+    } else {
+      paused_.Push(socket.id);
+      next_resume_ = std::min(next_resume_, socket.resume_at);
+    }
   }
 }
 
@@ -345,6 +364,7 @@ void UringLoop::OnReceiveCompletion(SocketId id, const io_uring_cqe& cqe) {
       socket->PushFilled({buffer, static_cast<uint32_t>(cqe.res)});
       MarkReady(*socket);
       socket->got_any = true;
+      socket->errors.Received();
     }
   }
   if (socket != nullptr && (cqe.flags & IORING_CQE_F_MORE) == 0) OnReceiveEnd(*socket, cqe.res);
@@ -354,14 +374,23 @@ void UringLoop::OnReceiveEnd(UringSocket& socket, int result) {
   socket.armed = false;
   if (result == -ENOBUFS) ++socket.stats.rx_starved;
   if (socket.closing) return;
+  if (result < 0 && result != -ENOBUFS && result != -EINTR) {
+    ++socket.stats.rx_errors;
+    const Instant now = clock().Now();
+    socket.resume_at = socket.errors.Failed(-result, socket.udp.local, now);
+    if (socket.resume_at > now) {
+      next_resume_ = std::min(next_resume_, socket.resume_at);
+      return paused_.Push(socket.id);
+    }
+  }
   (result == -ENOBUFS && !socket.got_any ? hungry_ : unarmed_).Push(socket.id);
 }
 
 void UringLoop::OnNotification(CompletionTag tag, int result) {
-  const UringSender::ZeroCopyVerdict verdict = sender_.OnNotification(tag, result);
-  UringSocket* socket = Find(verdict.socket);
+  const auto verdict = sender_.OnNotification(tag, result);
+  UringSocket* socket = verdict.has_value() ? Find(verdict->socket) : nullptr;
   if (socket == nullptr) return;
-  ++(verdict.copied ? socket->stats.tx_zero_copy_copied : socket->stats.tx_zero_copy);
+  ++(verdict->copied ? socket->stats.tx_zero_copy_copied : socket->stats.tx_zero_copy);
 }
 
 // ---- Receiving ----

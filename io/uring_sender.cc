@@ -8,7 +8,8 @@
 namespace ringsock::io {
 namespace {
 
-// Linux 6.2; liburing 2.3 has no name for it yet. Without it the verdict is never "copied".
+// Linux 6.2; liburing 2.3 has no name for it yet. Linux 6.1 answers EINVAL: without verdicts there
+// is no zero copy.
 #ifndef IORING_SEND_ZC_REPORT_USAGE
 constexpr uint16_t kReportUsage = 1u << 3;
 constexpr uint32_t kWasCopied = 1u << 31;
@@ -107,7 +108,7 @@ void UringSender::SubmitAll(uint32_t requests) {
 void UringSender::Flush() {
   if (count_ == 0) return;
   SubmitAll(count_);
-  for (uint32_t i = 0; i < count_; ++i) Finish(slots_[i]);
+  for (uint32_t i = 0; i < count_; ++i) Finish(i);
   count_ = 0;
   ++submission_;
 }
@@ -116,18 +117,22 @@ void UringSender::OnSent(CompletionTag tag, int result, bool more) {
   slots_[tag.id].result = result;
   --outstanding_;
   if (more) {
-    ++slab_uses_[tag.slab].holders;
+    SlabUse& use = slab_uses_[tag.slab];
+    ++use.holders;
+    use.failed = result < 0;
     ++in_kernel_;
   }
 }
 
-UringSender::ZeroCopyVerdict UringSender::OnNotification(CompletionTag tag, int result) {
+std::optional<UringSender::ZeroCopyVerdict> UringSender::OnNotification(CompletionTag tag,
+                                                                        int result) {
   const SlabUse use = slab_uses_[tag.slab];
-  const bool copied = (static_cast<uint32_t>(result) & kWasCopied) != 0;
-  zero_copy_.Learn(use.to, copied, now_);
   --in_kernel_;
   DropHolder(tag.slab);
-  return {use.socket, copied};
+  if (use.failed) return std::nullopt;
+  const bool copied = (static_cast<uint32_t>(result) & kWasCopied) != 0;
+  zero_copy_.Learn(use.to, copied, now_);
+  return ZeroCopyVerdict{use.socket, copied};
 }
 
 void UringSender::DropHolder(uint32_t slab) {
@@ -135,23 +140,47 @@ void UringSender::DropHolder(uint32_t slab) {
   if (--use.holders == 0) slabs_.Release(use.slab);
 }
 
-void UringSender::Finish(Slot& slot) {
+// Whether a later train of this submission to the same destination has left.
+bool UringSender::WasOvertaken(uint32_t index) const {
+  const Slot& slot = slots_[index];
+  for (uint32_t i = index + 1; i < count_; ++i) {
+    const Slot& later = slots_[i];
+    if (later.result >= 0 && later.socket == slot.socket && later.train.to == slot.train.to) {
+      return true;
+    }
+  }
+  return false;
+}
+
+// A zero-copy send failed: out of pinnable memory (RLIMIT_MEMLOCK), or a way or a kernel that knows
+// none. If it leaves as a copy, that was the reason.
+void UringSender::CopyInstead(uint32_t index) {
+  Slot& slot = slots_[index];
+  const int error = -slot.result;
+  Prepare(capacity_, *slot.socket, slot.train, /*zero_copy=*/false);
+  SubmitAll(1);
+  slot.result = slots_[capacity_].result;
+  if (slot.result < 0) return;
+  zero_copy_.Learn(slot.train.to.ip, /*copied=*/true, now_);
+  if (error == EINVAL || error == EOPNOTSUPP) zero_copy_.Disable();
+}
+
+void UringSender::Finish(uint32_t index) {
+  Slot& slot = slots_[index];
   UringSocket& socket = *slot.socket;
   const TxTrain& part = slot.train;
-  if (slot.result < 0 && slot.zero_copy && slot.result != -EAGAIN) {
-    // Out of pinnable memory (RLIMIT_MEMLOCK), or a way that knows no zero copy: copy.
-    zero_copy_.Learn(part.to.ip, /*copied=*/true, now_);
-    Prepare(capacity_, socket, part, /*zero_copy=*/false);
-    SubmitAll(1);
-    slot.result = slots_[capacity_].result;
-  }
+  // A full buffer, and what refuses a train for being one, is not about zero copy. EINVAL may be.
+  const bool zero_copy_failed = slot.zero_copy && slot.result < 0 && slot.result != -EAGAIN &&
+                                slot.result != -EMSGSIZE && slot.result != -EIO;
+  const bool overtaken = zero_copy_failed && WasOvertaken(index);
+  if (overtaken) zero_copy_.Learn(part.to.ip, /*copied=*/true, now_);
+  if (zero_copy_failed && !overtaken) CopyInstead(index);
   const int error = -slot.result;
   if (error <= 0) {
     Sent(socket, part);
-  } else if (part.packets() > 1 && ReplayCanHelp(error)) {
-    socket.gso.Learn(error, part.to.ip, part.segment_size, now_);
+  } else if (!overtaken && part.packets() > 1 && ReplayCanHelp(error)) {
     ++socket.stats.tx_replayed;
-    Replay(socket, part);
+    if (Replay(socket, part)) socket.gso.Learn(error, part.to.ip, part.segment_size, now_);
   } else {
     Failed(socket, {&part, 0, part.packets(), error});
   }
@@ -169,8 +198,9 @@ void UringSender::Failed(UringSocket& socket, const SendFailure& failure) {
   socket.handler->OnSendFailure(socket.id, failure);
 }
 
-// The packets are independent of each other, so all go in one submission, in order.
-void UringSender::Replay(UringSocket& socket, const TxTrain& part) {
+// The packets are independent of each other, so all go in one submission, in order. True if one
+// left: it was the train that was refused, not the way.
+bool UringSender::Replay(UringSocket& socket, const TxTrain& part) {
   TxTrain rest = part;
   uint32_t packets = 0;
   do {
@@ -181,11 +211,13 @@ void UringSender::Replay(UringSocket& socket, const TxTrain& part) {
   SubmitAll(packets);
 
   const auto report = [&](const SendFailure& failure) { Failed(socket, failure); };
-  for (TrainReplay replay(&part); !replay.done();) {
+  TrainReplay replay(&part);
+  while (!replay.done()) {
     const Slot& slot = slots_[capacity_ + replay.index()];
     if (slot.result >= 0) Sent(socket, slot.train);
     replay.Result(std::max(0, -slot.result), report);
   }
+  return replay.any_sent();
 }
 
 }  // namespace ringsock::io

@@ -5,9 +5,10 @@
 // the next. But a train that is refused as a whole and replayed must not be overtaken by a later
 // datagram to the same destination. What refuses a train (its segments do not fit the route, or the
 // device takes no trains) also refuses a following train of segments as large or larger, which then
-// is replayed in its turn. Behind anything else Queue() submits first. That costs an entry of the
-// kernel, 0.9 us, but only where one destination gets mixed sizes between two flushes. Linking the
-// requests (IOSQE_IO_LINK) cost a forwarder 1.4 to 1.7 times the CPU: links run only while the
+// is replayed in its turn. (A train whose zero copy alone failed, and that another one has
+// overtaken meanwhile, is lost.) Behind anything else Queue() submits first. That costs an entry of
+// the kernel, 0.9 us, but only where one destination gets mixed sizes between two flushes. Linking
+// the requests (IOSQE_IO_LINK) cost a forwarder 1.4 to 1.7 times the CPU: links run only while the
 // kernel also receives.
 #ifndef RINGSOCK_IO_URING_SENDER_H_
 #define RINGSOCK_IO_URING_SENDER_H_
@@ -17,6 +18,7 @@
 #include <array>
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <vector>
 
 #include "base/clock.h"
@@ -47,8 +49,9 @@ class UringSender {
     SocketId socket;
     bool copied;
   };
-  // The kernel no longer reads the slab of a zero-copy send.
-  ZeroCopyVerdict OnNotification(CompletionTag tag, int result);
+  // The kernel no longer reads the slab of a zero-copy send. Nothing if the send had failed: then
+  // the kernel says "copied", because nothing went without a copy.
+  std::optional<ZeroCopyVerdict> OnNotification(CompletionTag tag, int result);
   // Zero-copy sends whose notification is still to come.
   uint32_t in_kernel() const { return in_kernel_; }
 
@@ -70,16 +73,19 @@ class UringSender {
     uint32_t holders = 0;  // the queue, the kernel
     SocketId socket = 0;
     IpAddress to;
+    bool failed = false;  // the zero-copy send
   };
 
   void Append(UringSocket& socket, const TxTrain& part);
   bool SharesFate(const Slot& leader, const TxTrain& part, bool zero_copy) const;
   void Prepare(uint32_t index, UringSocket& socket, const TxTrain& part, bool zero_copy);
   void SubmitAll(uint32_t requests);
-  void Finish(Slot& slot);
+  void Finish(uint32_t index);
+  void CopyInstead(uint32_t index);
+  bool WasOvertaken(uint32_t index) const;
   void Sent(UringSocket& socket, const TxTrain& part);
   void Failed(UringSocket& socket, const SendFailure& failure);
-  void Replay(UringSocket& socket, const TxTrain& part);
+  bool Replay(UringSocket& socket, const TxTrain& part);
   void DropHolder(uint32_t slab);
 
   Uring* const ring_;

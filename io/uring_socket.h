@@ -9,8 +9,10 @@
 #include <utility>
 #include <vector>
 
+#include "base/clock.h"
 #include "io/buffer_ring.h"
 #include "io/loop.h"
+#include "io/receive_errors.h"
 #include "io/train.h"
 #include "io/udp_socket.h"
 
@@ -43,6 +45,8 @@ struct UringSocket {
   GsoMemory gso;
   UdpStats stats;
   mutable KernelDrops drops;
+  ReceiveErrors errors;
+  Instant resume_at{};  // when paused: receive again
 
   // The multishot receive: the kernel reads only the two lengths.
   msghdr receive{};

@@ -20,6 +20,9 @@ std::function<int(const msghdr&)> g_refuse;
 // The most messages one sendmmsg takes.
 unsigned g_most = 1024;
 unsigned g_calls = 0;
+// What receiving fails with, so many times.
+int g_receive_error = 0;
+unsigned g_receive_errors = 0;
 
 bool IsTrain(const msghdr& header) {
   for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr;
@@ -57,6 +60,17 @@ extern "C" ssize_t sendmsg(int fd, const msghdr* message, int flags) {
   return next(fd, message, flags);
 }
 
+extern "C" int recvmmsg(int fd, mmsghdr* messages, unsigned count, int flags, timespec* timeout) {
+  static const auto next = reinterpret_cast<int (*)(int, mmsghdr*, unsigned, int, timespec*)>(
+      dlsym(RTLD_NEXT, "recvmmsg"));
+  if (g_receive_errors > 0) {
+    --g_receive_errors;
+    errno = g_receive_error;
+    return -1;
+  }
+  return next(fd, messages, count, flags, timeout);
+}
+
 namespace ringsock::io {
 namespace {
 
@@ -71,6 +85,7 @@ class MmsgLoopTest : public testing::Test {
   ~MmsgLoopTest() override {
     g_refuse = nullptr;
     g_most = 1024;
+    g_receive_errors = 0;
   }
 
   // A train whose packets carry the next numbers.
@@ -118,7 +133,7 @@ TEST_F(MmsgLoopTest, NothingIsSentTwiceWhenTheKernelStopsEarly) {
   EXPECT_EQ(Stats().tx_packets, next_);
 }
 
-TEST_F(MmsgLoopTest, EioReplaysTrainsInPlaceAndEndsThemForTheSocket) {
+TEST_F(MmsgLoopTest, EioReplaysTrainsInPlaceAndEndsThemForTheDestination) {
   g_refuse = [](const msghdr& header) { return IsTrain(header) ? EIO : 0; };
   Queue(1);
   Queue(10);
@@ -198,6 +213,38 @@ TEST_F(MmsgLoopTest, AnInterruptedCallIsMadeAgain) {
   Queue(4);
   loop_->Flush();
   EXPECT_EQ(Arrived(), UpTo(4));
+}
+
+TEST_F(MmsgLoopTest, ReceiveErrorsAreCountedAndPausedAndPass) {
+  loop_->CloseUdp(to_);
+  g_receive_error = ENOMEM;
+  g_receive_errors = 10;
+  const Instant end = SystemClock().Now() + std::chrono::seconds(20);
+  while (g_receive_errors > 0 && SystemClock().Now() < end) loop_->Poll(end);
+  EXPECT_EQ(g_receive_errors, 0u) << "a pause ends by itself, with nothing to read";
+  EXPECT_EQ(Stats().rx_errors, 10u);
+  to_ = from_;
+  Queue(1);
+  loop_->Flush();
+  while (recorder_.count == 0 && SystemClock().Now() < end) loop_->Poll(end);
+  EXPECT_EQ(recorder_.count, 1u);
+  EXPECT_EQ(Stats().rx_errors, 10u);
+}
+
+TEST_F(MmsgLoopTest, ASocketThatCannotReceiveDoesNotSpin) {
+  g_receive_error = ENOMEM;
+  g_receive_errors = 1'000'000;
+  // Both sockets: three errors at once, then pauses of 1, 2, 3 ms and so on. Far fewer tries than a
+  // loop makes that spins, however slow this host is.
+  Queue(1);
+  loop_->Flush();
+  const Instant end = SystemClock().Now() + std::chrono::milliseconds(100);
+  while (SystemClock().Now() < end) loop_->Poll(end);
+  EXPECT_LE(1'000'000 - g_receive_errors, 100u);
+  g_receive_errors = 0;
+  const Instant guard = SystemClock().Now() + std::chrono::seconds(20);
+  while (recorder_.count == 0 && SystemClock().Now() < guard) loop_->Poll(guard);
+  EXPECT_EQ(recorder_.count, 1u);
 }
 
 TEST_F(MmsgLoopTest, HasABoundOnSockets) {
