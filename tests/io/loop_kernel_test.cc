@@ -1,5 +1,10 @@
 // What only loops on a real kernel do: sleep, be woken by threads, share ports, hold to devices,
-// lose packets to a full socket buffer.
+// lose packets to a full socket buffer, close and open while others send.
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
 #include <atomic>
 #include <thread>
 
@@ -19,6 +24,20 @@ INSTANTIATE_TEST_SUITE_P(All, LoopKernelTest, testing::ValuesIn(RealWorldsAndFam
 
 // Far enough that only a lost wake-up gets there.
 Instant Never() { return SystemClock().Now() + seconds(60); }
+
+// Sets IP_RECVERR on this process's sockets that are bound to `address`: descriptors of a loop are
+// its own, and this is what a kernel with errors to tell looks like.
+void ReportErrorsOfSocketsAt(const Endpoint& address) {
+  const int on = 1;
+  for (int fd = 3; fd < 1024; ++fd) {
+    sockaddr_storage name{};
+    socklen_t length = sizeof name;
+    if (getsockname(fd, reinterpret_cast<sockaddr*>(&name), &length) != 0) continue;
+    if (Endpoint::FromSockaddr(name) != address) continue;
+    setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof on);
+    setsockopt(fd, IPPROTO_IPV6, IPV6_RECVERR, &on, sizeof on);
+  }
+}
 
 // A thread's numbers, each followed by a Wake(), and the loop's thread that takes them.
 struct Wakes {
@@ -65,6 +84,90 @@ void ExpectNoWakeUpIsLost(Loop& loop, uint32_t threads, uint32_t rounds, bool wa
   }
   for (std::thread& sender : senders) sender.join();
   EXPECT_FALSE(lost);
+}
+
+// Sends to one address as fast as it can, until it is destroyed.
+class Flood {
+ public:
+  explicit Flood(const Endpoint& to)
+      : thread_([this, to] {
+          sockaddr_storage address;
+          const socklen_t length = to.ToSockaddr(&address);
+          const int fd = socket(address.ss_family, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+          const std::array<std::byte, 200> bytes{};
+          while (!stop_.load(std::memory_order_relaxed)) {
+            sendto(fd, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&address),
+                   length);
+            sent_.fetch_add(1, std::memory_order_release);
+          }
+          close(fd);
+        }) {}
+  ~Flood() {
+    stop_.store(true);
+    thread_.join();
+  }
+  uint64_t sent() const { return sent_.load(std::memory_order_acquire); }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::atomic<uint64_t> sent_{0};
+  std::thread thread_;
+};
+
+// Packets arrive at every moment of a close and of an open.
+TEST_P(LoopKernelTest, ClosesAndRebindsWhileAnotherThreadSends) {
+  Peer& peer = AddPeer();
+  peer.recorder.keep = false;
+  UdpConfig config;
+  config.bind = peer.address;
+  {
+    const Flood flood(peer.address);
+    for (uint32_t round = 0; round < 300; ++round) {
+      const size_t had = peer.recorder.count;
+      if (round % 3 != 0) {
+        ASSERT_TRUE(Until([&] { return peer.recorder.count > had; }, "the new socket receives"));
+      }
+      peer.loop->CloseUdp(peer.socket);
+      const size_t before = peer.recorder.count;
+      const uint64_t sent = flood.sent();
+      while (flood.sent() < sent + 2) std::this_thread::yield();
+      peer.loop->Poll(SystemClock().Now());
+      ASSERT_EQ(peer.recorder.count, before) << "the handler was called after the close";
+      const auto opened = peer.loop->OpenUdp(config, &peer.recorder);
+      ASSERT_TRUE(opened.ok()) << "round " << round << ": " << opened.status();
+      peer.socket = *opened;
+    }
+  }
+  const size_t before = peer.recorder.count;
+  SendNow(peer, peer.address, Pattern(77, 1));
+  EXPECT_TRUE(Until([&] { return peer.recorder.count > before; }, "the last socket receives"));
+}
+
+// ICMP told to the socket ends a receive. It is counted, and receiving goes on.
+TEST_P(LoopKernelTest, AReceiveErrorIsCountedAndPasses) {
+  Peer& peer = AddPeer();
+  Endpoint closed;
+  {
+    const Peer& other = AddPeer();
+    closed = other.address;
+    other.loop->CloseUdp(other.socket);
+  }
+  ReportErrorsOfSocketsAt(peer.address);
+  uint64_t errors = 0;
+  for (int i = 0; i < 20; ++i) {
+    // A send may be told instead of the receive.
+    SendNow(peer, closed, Pattern(10, 1));
+    Settle();
+    errors = peer.loop->Stats(peer.socket).rx_errors;
+  }
+  EXPECT_GT(errors, 0u);
+  const size_t before = peer.recorder.count;
+  EXPECT_TRUE(Until(
+      [&] {
+        SendNow(peer, peer.address, Pattern(77, 1));
+        return peer.recorder.count > before;
+      },
+      "it receives"));
 }
 
 TEST_P(LoopKernelTest, LosesNoWakeUpOfOneThread) {

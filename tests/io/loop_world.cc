@@ -1,6 +1,10 @@
 // The worlds of the loop suites, and the fixture's helpers.
 #include "tests/io/loop_world.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <algorithm>
 #include <utility>
 
@@ -73,6 +77,16 @@ std::string OffloadName(const WorldParam& param) {
   return std::string(param.gso ? "" : "NoGso") + (param.gro ? "" : "NoGro");
 }
 
+bool HasLoopbackV6() {
+  const int fd = socket(AF_INET6, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+  sockaddr_in6 address{};
+  address.sin6_family = AF_INET6;
+  address.sin6_addr = in6addr_loopback;
+  const bool bound = bind(fd, reinterpret_cast<const sockaddr*>(&address), sizeof address) == 0;
+  if (fd >= 0) close(fd);
+  return bound;
+}
+
 }  // namespace
 
 const std::vector<WorldFactory>& AllWorlds() {
@@ -80,13 +94,9 @@ const std::vector<WorldFactory>& AllWorlds() {
     auto* result = new std::vector<WorldFactory>{
         {"Mmsg", true, [] { return std::make_unique<RealWorld>(&MakeMmsgLoop); }},
         {"Simulated", false, [] { return std::make_unique<SimWorld>(); }},
+        {"Uring", true, [] { return std::make_unique<RealWorld>(&MakeUringLoop); },
+         std::string(ProbeUring().message())},
     };
-    if (const absl::Status probe = ProbeUring(); probe.ok()) {
-      result->push_back(
-          {"Uring", true, [] { return std::make_unique<RealWorld>(&MakeUringLoop); }});
-    } else {
-      Log().warn("not tested here: {}", Fmt(probe.message()));
-    }
     return result;
   }();
   return *worlds;
@@ -149,6 +159,15 @@ std::vector<std::byte> Pattern(size_t size, uint32_t seed) {
     byte = static_cast<std::byte>(state >> 24);
   }
   return bytes;
+}
+
+void LoopTest::SetUp() {
+  const WorldParam& param = GetParam();
+  if (!param.factory.forbidden.empty()) GTEST_SKIP() << param.factory.forbidden;
+  static const bool has_v6 = HasLoopbackV6();
+  if (param.factory.real && !param.v4 && !has_v6) {
+    GTEST_SKIP() << "this host has no address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6)";
+  }
 }
 
 LoopOptions LoopTest::Options() const {

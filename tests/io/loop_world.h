@@ -34,8 +34,9 @@ struct WorldFactory {
   std::string name;  // letters and digits
   bool real;         // sockets of this host: a kernel, threads, waiting
   std::function<std::unique_ptr<World>()> make;
+  std::string forbidden = {};  // why this host does not let it work; "" if it does
 };
-// Those that work on this host. A backend that the host forbids is left out with a log line.
+// All there are, also those that do not work on this host: their tests are skipped with the reason.
 const std::vector<WorldFactory>& AllWorlds();
 
 // What one suite instance runs with.
@@ -95,6 +96,8 @@ class LoopTest : public testing::TestWithParam<WorldParam> {
     Recorder recorder;
   };
 
+  // Skips what this host cannot run.
+  void SetUp() override;
   LoopOptions Options() const;
   // A loop with one open socket. `config.bind` is filled in when it is unset.
   Peer& AddPeer(LoopOptions options, UdpConfig config = {});
