@@ -211,7 +211,7 @@ class Lab:
 
     def forget_connections(self):
         """Empties the router's connection table, as a NAT that restarts does."""
-        run("ip", "netns", "exec", self.router, "conntrack", "-F", check=False)
+        run("ip", "netns", "exec", self.router, "conntrack", "-F")
 
     def logs(self):
         return "\n".join(f"--- {p.name} ---\n{p.log()[-4000:]}" for p in self.processes)

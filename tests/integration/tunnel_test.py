@@ -47,13 +47,14 @@ class TwoHosts(lab.LabTest):
 
     hosts = 2
 
-    def connect(self, family=4, a_knows_b=True, b_knows_a=True, **extra):
+    def connect(self, family=4, a_knows_b=True, b_knows_a=True, a_seen_at=None, **extra):
         a, b = self.lab.hosts
         for host, other in ((a, b), (b, a)):
             host.start_wireguard()
             host.add_peer(other)
         self.gateway_a = Gateway(a, [(b, endpoints_of(b, family) if a_knows_b else [])], **extra)
-        self.gateway_b = Gateway(b, [(a, endpoints_of(a, family) if b_knows_a else [])], **extra)
+        a_at = [a_seen_at] if a_seen_at else endpoints_of(a, family)
+        self.gateway_b = Gateway(b, [(a, a_at if b_knows_a else [])], **extra)
         return a, b
 
     def assert_none_lost(self, host, other, **kwargs):
@@ -187,12 +188,17 @@ class RoamingTest(TwoHosts):
         self.roam_in_mid_stream(a, b, lambda: a.change_address(77), may_lose=25)
 
     def nat(self, a, address, port):
+        """Puts host `a` behind a NAT that shows it as address:port and lets nobody in uncalled."""
         self.lab.nft(f"""
             flush ruleset
             table ip nat {{
               chain post {{
                 type nat hook postrouting priority 100
                 ip saddr {a.v4} udp sport {a.port} snat to {address}:{port}
+              }}
+              chain forward {{
+                type filter hook forward priority 0
+                ip daddr {a.v4} ct state new drop
               }}
             }}
             """)
@@ -204,7 +210,7 @@ class RoamingTest(TwoHosts):
         self.lab.ip("addr", "add", "10.77.99.1/32", "dev", "lo")
         self.lab.ip("addr", "add", "10.77.99.2/32", "dev", "lo")
         self.nat(a, "10.77.99.1", 50001)
-        a, b = self.connect()
+        a, b = self.connect(a_seen_at="10.77.99.1:50001")
         self.assert_none_lost(a, b, count=10)
         self.roam_in_mid_stream(a, b, lambda: self.nat(a, "10.77.99.2", 50002), may_lose=25)
 
