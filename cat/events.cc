@@ -28,9 +28,8 @@ bool IsUtf8(const std::string& text) {
 
 std::string Base64(std::span<const std::byte> bytes) {
   std::string text(sodium_base64_encoded_len(bytes.size(), sodium_base64_VARIANT_ORIGINAL), '\0');
-  sodium_bin2base64(text.data(), text.size(),
-                    reinterpret_cast<const unsigned char*>(bytes.data()), bytes.size(),
-                    sodium_base64_VARIANT_ORIGINAL);
+  sodium_bin2base64(text.data(), text.size(), reinterpret_cast<const unsigned char*>(bytes.data()),
+                    bytes.size(), sodium_base64_VARIANT_ORIGINAL);
   text.pop_back();  // the terminating zero
   return text;
 }
@@ -106,11 +105,11 @@ void Events::Status(const EngineStatus& status, const CounterSnapshot& counters)
   for (const PeerStatus& peer : status.peers) {
     Json addresses = Json::array();
     for (const Endpoint& address : peer.addresses) addresses.push_back(address.ToString());
-    peers.push_back({{"public_key", peer.key.ToBase64()},
-                     {"addresses", addresses},
-                     {"current", peer.current.IsNone() ? Json(nullptr)
-                                                       : Json(peer.current.ToString())},
-                     {"roaming", peer.roaming}});
+    peers.push_back(
+        {{"public_key", peer.key.ToBase64()},
+         {"addresses", addresses},
+         {"current", peer.current.IsNone() ? Json(nullptr) : Json(peer.current.ToString())},
+         {"roaming", peer.roaming}});
   }
   Json paths = Json::object();
   for (size_t i = 0; i < kPathKinds; ++i) {
@@ -148,7 +147,8 @@ void Events::Summary(const Totals& totals) {
                             {"received_bytes", totals.received_bytes}}));
   }
   Line(err_, absl::StrCat("sent ", totals.sent, ", not sent ", totals.not_sent, ", dropped ",
-                          totals.dropped, ", received ", totals.received, " (", totals.received_bytes, " bytes)"));
+                          totals.dropped, ", received ", totals.received, " (",
+                          totals.received_bytes, " bytes)"));
 }
 
 void Events::Line(FILE* file, const std::string& line) {

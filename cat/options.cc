@@ -61,8 +61,8 @@ absl::Status BadValue(absl::string_view flag, absl::string_view value, absl::str
   return absl::InvalidArgumentError(absl::StrCat("--", flag, " \"", value, "\": want ", want));
 }
 
-absl::StatusOr<uint64_t> ParseNumber(absl::string_view flag, absl::string_view value,
-                                     uint64_t low, uint64_t high) {
+absl::StatusOr<uint64_t> ParseNumber(absl::string_view flag, absl::string_view value, uint64_t low,
+                                     uint64_t high) {
   uint64_t number = 0;
   if (!absl::SimpleAtoi(value, &number) || number < low || number > high) {
     return BadValue(flag, value, absl::StrCat("a number from ", low, " to ", high));
@@ -100,10 +100,10 @@ absl::StatusOr<PrivateKey> ReadPrivateKey(const std::string& value) {
 }
 
 absl::Status SetBackend(absl::string_view value, Options* options) {
-  static const auto& kBackends = *new std::map<std::string, io::Backend>{
-      {"auto", io::Backend::kAuto},
-      {"io_uring", io::Backend::kUring},
-      {"mmsg", io::Backend::kMmsg}};
+  static const auto& kBackends =
+      *new std::map<std::string, io::Backend>{{"auto", io::Backend::kAuto},
+                                              {"io_uring", io::Backend::kUring},
+                                              {"mmsg", io::Backend::kMmsg}};
   const auto found = kBackends.find(std::string(value));
   if (found == kBackends.end()) return BadValue("backend", value, "auto, io_uring or mmsg");
   options->engine.io.backend = found->second;
@@ -201,9 +201,9 @@ absl::StatusOr<PeerSpec> ParsePeer(absl::string_view text) {
   const absl::StatusOr<PublicKey> key = PublicKey::Parse(key_text);
   if (!key.ok()) {
     // Only its beginning: people paste private keys by mistake.
-    return absl::InvalidArgumentError(absl::StrCat(
-        "peer \"", key_text.substr(0, kShownOfKey), key_text.size() > kShownOfKey ? "..." : "",
-        "\": ", key.status().message()));
+    return absl::InvalidArgumentError(absl::StrCat("peer \"", key_text.substr(0, kShownOfKey),
+                                                   key_text.size() > kShownOfKey ? "..." : "",
+                                                   "\": ", key.status().message()));
   }
   PeerSpec peer{*key, {}};
   if (at != absl::string_view::npos) peer.endpoints = std::string(text.substr(at + 1));

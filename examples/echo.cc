@@ -12,8 +12,7 @@ namespace {
 class Echo final : public ringsock::Handler {
  public:
   // On the shard's thread; the bytes are gone when this returns, what was sent by then is safe.
-  void OnReceive(ringsock::Shard& shard,
-                 std::span<const ringsock::ReceivedTrain> trains) override {
+  void OnReceive(ringsock::Shard& shard, std::span<const ringsock::ReceivedTrain> trains) override {
     for (const ringsock::ReceivedTrain& train : trains) {
       if (train.peer == ringsock::PeerId::kNone) continue;
       // A gateway calls this only for what WireGuard has authenticated.

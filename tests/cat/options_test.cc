@@ -43,10 +43,13 @@ class TempFile {
 };
 
 TEST(CatOptions, EverythingGiven) {
-  const auto options =
-      Parse({"--port", "41641", "--json", "--echo", "--size=100", "--count", "7", "--interval",
-             "20ms", "--receive", "3", "--timeout", "1.5s", "--linger", "0", "--backend", "mmsg",
-             "--to", kHex, std::string(kKey) + "@192.0.2.1:1,[2001:db8::1]:2", kHex});
+  const auto options = Parse(
+      {"--port",     "41641",     "--json", "--echo",
+       "--size=100", "--count",   "7",      "--interval",
+       "20ms",       "--receive", "3",      "--timeout",
+       "1.5s",       "--linger",  "0",      "--backend",
+       "mmsg",       "--to",      kHex,     std::string(kKey) + "@192.0.2.1:1,[2001:db8::1]:2",
+       kHex});
   ASSERT_TRUE(options.ok()) << options.status();
   EXPECT_EQ(options->engine.port, 41641);
   EXPECT_TRUE(options->json);
