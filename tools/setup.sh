@@ -19,7 +19,9 @@ missing_packages() {
   done < <(grep -v '^#' tools/packages.txt)
 }
 
-apt_install() { apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@" >&2 </dev/null; }
+apt_install() {
+  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@" >&2 </dev/null
+}
 
 # Installs what is missing of the needs given, or says what to do and fails.
 install_packages() {
