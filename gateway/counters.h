@@ -35,6 +35,7 @@ enum class Count : uint8_t {
   kOutsideRange,    // to an address outside loopback_range
   kUnknownAddress,  // to an address that stands for nothing
   kUnknownPeer,     // handshake for a peer that is not configured, to an address of one that is
+  kSearchesFull,    // handshake whose peer had to be looked for, with too many waiting for that
   kKernel,          // our socket's buffer was full
   kTruncated,
   // Not counted but measured: addresses in use.

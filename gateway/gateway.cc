@@ -107,11 +107,19 @@ absl::Status Gateway::CreatePeers() {
     tables_.ids.push_back(*id);
     tables_.indices.emplace(*id, i);
   }
+  if (config_.peers.size() > PeerFinder::kFewPeers) {
+    absl::StatusOr<std::unique_ptr<Sender>> sender = engine_->NewSender();
+    if (!sender.ok()) return sender.status();
+    finder_ = std::make_unique<PeerFinder>(&tables_, static_cast<uint32_t>(shards_.size()),
+                                           *std::move(sender));
+    tables_.finder = finder_.get();
+  }
   tables_.ready.store(true, std::memory_order_release);
   return absl::OkStatus();
 }
 
 void Gateway::Stop() {
+  if (finder_ != nullptr) finder_->Stop();
   if (engine_ != nullptr) engine_->Close();
 }
 
@@ -142,6 +150,7 @@ std::vector<std::string> WgSetLines(const Config& config, const PathAddresses& a
 GatewaySnapshot Gateway::Counters() const {
   GatewaySnapshot sum;
   for (const auto& shard : shards_) sum += shard->counters().Snapshot();
+  if (finder_ != nullptr) sum += finder_->Counters();
   return sum;
 }
 

@@ -16,6 +16,7 @@
 #include "gateway/config.h"
 #include "gateway/counters.h"
 #include "gateway/gateway_shard.h"
+#include "gateway/peer_finder.h"
 
 namespace ringsock::gateway {
 
@@ -50,6 +51,7 @@ class Gateway final : private Handler {
   GatewayTables tables_;
   std::vector<std::unique_ptr<GatewayShard>> shards_;
   std::unique_ptr<Engine> engine_;
+  std::unique_ptr<PeerFinder> finder_;  // with very many peers; sends through the engine
 };
 
 // The lines without a running gateway: addresses follow from the configuration alone.

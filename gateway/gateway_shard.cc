@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "gateway/peer_finder.h"
 
 namespace ringsock::gateway {
 namespace {
@@ -199,7 +200,14 @@ void GatewayShard::FromWireGuard(const io::RxTrain& train) {
 void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, MessageType type) {
   PathAddress address = addresses_.Read(offset);
   PeerIndex owner = address.owner;
-  if (OpensSession(type)) owner = Recognise(&address, {packets.data, packets.size}, type);
+  if (OpensSession(type)) {
+    const std::span<const std::byte> message(packets.data, packets.size);
+    if (tables_.finder != nullptr && address.kind != AddressKind::kBusy &&
+        !tables_.mac1_keys.Matches(owner, message)) {
+      return ForwardToBeFound(address, packets, type);
+    }
+    owner = Recognise(&address, message);
+  }
   switch (address.kind) {
     case AddressKind::kPath:
       if (owner != address.owner && owner != kNoPeer) {
@@ -248,25 +256,29 @@ void GatewayShard::ForwardUnproven(const PathAddress& address, PeerIndex owner,
   SendTo(address.path, packets);
 }
 
-PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message,
-                                  MessageType type) {
+PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message) {
   PeerIndex owner = address->owner;
   if (!tables_.mac1_keys.Matches(owner, message)) {
     owner = tables_.mac1_keys.Find(message);
     if (owner == kNoPeer) return kNoPeer;
     counters_.Add(Count::kRecognisedMac1, 1);
-    // A home stays its peer's: WireGuard was told another one by mistake.
-    if (address->kind == AddressKind::kFree) {
-      addresses_.Adopt(address, owner);
-    } else if (address->kind == AddressKind::kAdopted ||
-               (address->kind == AddressKind::kPath && type == MessageType::kResponse)) {
-      // WireGuard responds to what it has authenticated. An initiation it sends of itself, to an
-      // address that may have stood for somebody else before we were started.
-      addresses_.SetOwner(address, owner);
-    }
   }
-  tables_.sessions.Record(*SenderIndex(message.data(), message.size()), owner);
+  LearnOwner(&tables_, address, owner, message);
   return owner;
+}
+
+void GatewayShard::ForwardToBeFound(const PathAddress& address, const PacketTrain& packets,
+                                    MessageType type) {
+  const bool path = address.kind == AddressKind::kPath;
+  const bool deliver = !path || type == MessageType::kInitiation;
+  const std::span<const std::byte> message(packets.data, packets.size);
+  if (!tables_.finder->Find(index_, address, message, deliver) && !path) {
+    return Drop(Count::kSearchesFull, 1);
+  }
+  if (!path) return;
+  addresses_.Touch(address.offset, shard_->now());
+  if (type == MessageType::kResponse) addresses_.MarkAnswered(address);
+  SendTo(address.path, packets);
 }
 
 void GatewayShard::SendTo(const Endpoint& to, const PacketTrain& packets) {

@@ -30,6 +30,8 @@
 
 namespace ringsock::gateway {
 
+class PeerFinder;
+
 // What all shards share.
 struct GatewayTables {
   GatewayTables(const Config& config, std::unique_ptr<PathAddresses> path_addresses);
@@ -43,6 +45,7 @@ struct GatewayTables {
   // The engine's names of the peers, written before `ready`, constant after.
   std::vector<PeerId> ids;
   absl::flat_hash_map<PeerId, PeerIndex> indices;
+  PeerFinder* finder = nullptr;  // null with few peers
   std::atomic<bool> ready{false};
 };
 
@@ -82,7 +85,9 @@ class GatewayShard final : private io::UdpHandler {
   void ForwardUnproven(const PathAddress& address, PeerIndex owner, const PacketTrain& packets);
   // For which peer a handshake message is; teaches the tables. kNoPeer: for none that is
   // configured.
-  PeerIndex Recognise(PathAddress* address, std::span<const std::byte> message, MessageType type);
+  PeerIndex Recognise(PathAddress* address, std::span<const std::byte> message);
+  // The same with very many peers: another thread looks. What is for a path goes there at once.
+  void ForwardToBeFound(const PathAddress& address, const PacketTrain& packets, MessageType type);
   void SendTo(const Endpoint& to, const PacketTrain& packets);
   void CountSocket();
   void Drop(Count reason, uint64_t packets) { counters_.Add(reason, packets); }

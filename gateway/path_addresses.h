@@ -125,8 +125,8 @@ class PathAddresses {
   void SetCurrent(PeerIndex peer, AddressOffset offset);
 
   // For the one PathAssigner whose part of the range this is: makes an address stand for `key`.
-  // Claim() a free one that WireGuard has sent nothing to (MarkHeard), Reuse() one that was a path when it was read; false if another thread has
-  // changed it since.
+  // Claim() a free one that WireGuard has sent nothing to (MarkHeard), Reuse() one that was a path
+  // when it was read; false if another thread has changed it since.
   bool Claim(AddressOffset offset, const PathKey& key, PeerIndex owner, bool answered, Instant now);
   bool Reuse(const PathAddress& old, const PathKey& key, PeerIndex owner, bool answered,
              Instant now);

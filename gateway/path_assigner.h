@@ -34,7 +34,8 @@ struct AssignerLimits {
 class PathAssigner {
  public:
   // Takes part `shard` of `shards` of the range. The limits are lowered to what is free in it: a
-  // quarter for the unknown, an eighth for each other pending class. Memory for them is allocated here, none later.
+  // quarter for the unknown, an eighth for each other pending class. Memory for them is allocated
+  // here, none later.
   PathAssigner(PathAddresses* addresses, uint32_t shard, uint32_t shards,
                const AssignerLimits& limits);
 

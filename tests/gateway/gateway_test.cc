@@ -3,7 +3,6 @@
 #include "gateway/gateway.h"
 
 #include <arpa/inet.h>
-#include <blake2.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 
@@ -20,11 +19,10 @@
 #include <gtest/gtest.h>
 
 #include "io/fd.h"
+#include "tests/gateway/wireguard_messages.h"
 
 namespace ringsock::gateway {
 namespace {
-
-using Bytes = std::vector<std::byte>;
 
 // A UDP socket of 127.0.0.1 with a port of its own.
 class UdpPeer {
@@ -79,56 +77,6 @@ class UdpPeer {
 };
 
 uint16_t FreePort() { return UdpPeer().local().port; }
-
-PublicKey KeyOf(char digit) { return *PublicKey::Parse(std::string(64, digit)); }
-
-void Put(Bytes* message, size_t at, uint32_t value) {
-  std::memcpy(message->data() + at, &value, sizeof(value));
-}
-
-Bytes Transport(uint32_t receiver_index, size_t size = 96, uint8_t fill = 0) {
-  Bytes message(size, static_cast<std::byte>(fill));
-  Put(&message, 0, 4);
-  Put(&message, 4, receiver_index);
-  return message;
-}
-
-// Ends with the mac1 that the receiver expects (white paper, section 5.4.4).
-void Seal(Bytes* message, const PublicKey& receiver) {
-  Bytes input(8 + kKeySize);
-  std::memcpy(input.data(), "mac1----", 8);
-  std::memcpy(input.data() + 8, receiver.bytes.data(), kKeySize);
-  std::array<uint8_t, 32> key;
-  blake2s(key.data(), input.data(), nullptr, key.size(), input.size(), 0);
-  const size_t covered = message->size() - 32;
-  std::array<uint8_t, 16> mac;
-  blake2s(mac.data(), message->data(), key.data(), mac.size(), covered, key.size());
-  std::memcpy(message->data() + covered, mac.data(), mac.size());
-}
-
-Bytes Initiation(uint32_t sender_index, const PublicKey& receiver) {
-  Bytes message(148);
-  Put(&message, 0, 1);
-  Put(&message, 4, sender_index);
-  Seal(&message, receiver);
-  return message;
-}
-
-Bytes Response(uint32_t sender_index, uint32_t receiver_index, const PublicKey& receiver) {
-  Bytes message(92);
-  Put(&message, 0, 2);
-  Put(&message, 4, sender_index);
-  Put(&message, 8, receiver_index);
-  Seal(&message, receiver);
-  return message;
-}
-
-Bytes CookieReply(uint32_t receiver_index) {
-  Bytes message(64);
-  Put(&message, 0, 3);
-  Put(&message, 4, receiver_index);
-  return message;
-}
 
 using Parameters = std::tuple<io::Backend, uint32_t>;  // backend, shards
 
@@ -408,6 +356,34 @@ TEST_P(GatewayTest, RefusedByTheKernelIsNotMoved) {
   ASSERT_TRUE(Counted(Count::kSendError, 1));
   EXPECT_EQ(gateway_->Counters()[Count::kToWireGuard], 0u);
   EXPECT_EQ(gateway_->Counters()[Count::kToWireGuardBytes], 0u);
+}
+
+// With many peers another thread finds out whose a handshake is.
+TEST_P(GatewayTest, ManyPeers) {
+  for (uint32_t n = 0; n < 1000; ++n) {
+    PublicKey key = KeyOf('3');
+    std::memcpy(key.bytes.data(), &n, sizeof(n));
+    config_.peers.push_back({key, "", {}});
+  }
+  Start();
+  stranger_.Send(public_, Initiation(100, KeyOf('9')));
+  const Endpoint path = wireguard_.Receive().from;
+  const PublicKey last = config_.peers.back().key;
+  wireguard_.Send(path, Response(200, 100, last));
+  EXPECT_EQ(stranger_.Receive().bytes, Response(200, 100, last));
+  ASSERT_TRUE(Counted(Count::kRecognisedMac1, 1));
+  wireguard_.Send(path, Transport(200));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(200));
+  EXPECT_TRUE(Counted(Count::kConfirmed, 1));
+  wireguard_.Send(homes_.back(), Transport(201));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(201));
+  // Sent by that thread, as there is nobody to send to before.
+  wireguard_.Send(FreeAddress(), Initiation(5, KeyOf('1')));
+  EXPECT_EQ(alice_.Receive().bytes, Initiation(5, KeyOf('1')));
+  wireguard_.Send(FreeAddress(), Transport(6));
+  EXPECT_EQ(alice_.Receive().bytes, Transport(6));
+  wireguard_.Send(homes_[kAlice], Initiation(1, KeyOf('8')));
+  EXPECT_TRUE(Counted(Count::kUnknownPeer, 1));
 }
 
 // Told the wrong home, handshakes still find their peer.

@@ -113,8 +113,8 @@ TEST_F(PathAssignerTest, FloodTakesNothingFromOtherClasses) {
     uint32_t n = 0;
     while (Get(assigner, n, kNoPeer, flood, now_) != kNoAddress) ++n;
     EXPECT_EQ(assigner.size(flood), assigner.limit(flood));
-    for (const PathClass other : {PathClass::kUnknown, PathClass::kHandshake,
-                                  PathClass::kRecognised, PathClass::kLive}) {
+    for (const PathClass other :
+         {PathClass::kUnknown, PathClass::kHandshake, PathClass::kRecognised, PathClass::kLive}) {
       if (other == flood) continue;
       EXPECT_GT(assigner.limit(other), 10u);
       for (uint32_t i = 0; i < assigner.limit(other); ++i) {
