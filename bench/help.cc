@@ -18,7 +18,7 @@ commands
 load
   --size BYTES       of a datagram, 32 to 65507 (1400)
   --train N          datagrams that leave back to back in one UDP_SEGMENT send, 1 to 64 (46)
-  --peers N          source addresses (64); peers send their trains in turn
+  --peers N          source addresses (64), over 8 ports per load thread; they send in turn
   --rate PPS         open loop: packets a second over all peers, such as 250k. Latency counts from
                      when a packet was due, so a stall shows in all packets it delayed. 0, and the
                      default but for latency: flat out
@@ -32,7 +32,7 @@ measurement
   --subjects LIST    recvfrom, recvmmsg[:BATCH], recvmmsg+gro[:BATCH], uring, ringsock,
                      ringsock-mmsg; all. Without a batch, recvmmsg+gro runs with 4, 6 and 8 and
                      its best is shown
-  --rounds N         rounds; in each, every subject runs once (5)
+  --rounds N         rounds; in each, every subject runs once, beginning with another one (5)
   --seconds S        of one measurement (1), after --warmup S (0.2)
   --shards N         cores of the measured side (1)
   --load-threads N   cores of the load (those left, at most 4)
@@ -61,6 +61,8 @@ figures
              less means that the load was the limit
   x best     CPU per packet of the best loop written by hand over this subject's, by round: median
              and range; over 1 is better
+  p50us ...  microseconds from when a packet was due until it was back, over all packets; only with
+             --rate, since flat out it is the length of the queues that the window fills
   lost       packets that left the load and never came back, by reason below the table
 )";
 }

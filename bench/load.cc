@@ -1,4 +1,4 @@
-// The load: one thread with one socket that plays many peers.
+// The load: one thread that plays many peers.
 #include "bench/load.h"
 
 #include <netinet/udp.h>
@@ -18,6 +18,8 @@
 namespace ringsock::bench {
 namespace {
 
+// Enough ports for a receiver to see many, few enough to ask all of them in a microsecond or two.
+constexpr uint32_t kSockets = 8;
 constexpr uint32_t kSendSlots = 32;
 constexpr uint32_t kReceiveSlots = 32;
 // Of a train that is not read whole: the first header.
@@ -82,7 +84,7 @@ LoadGenerator::LoadGenerator(const LoadConfig& config)
       trackers_(config.peers) {}
 
 LoadGenerator::~LoadGenerator() {
-  if (fd_ >= 0) close(fd_);
+  for (const Socket& socket : sockets_) close(socket.fd);
 }
 
 absl::StatusOr<std::unique_ptr<LoadGenerator>> LoadGenerator::Create(const LoadConfig& config) {
@@ -93,15 +95,17 @@ absl::StatusOr<std::unique_ptr<LoadGenerator>> LoadGenerator::Create(const LoadC
 }
 
 absl::Status LoadGenerator::Open() {
-  absl::StatusOr<int> fd = OpenUdpSocket({.ip = IpAddress::AnyV4()}, config_.socket_buffer);
-  if (!fd.ok()) return fd.status();
-  fd_ = *fd;
-  const int on = 1;
-  if (setsockopt(fd_, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0 ||
-      setsockopt(fd_, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) != 0) {
-    return absl::InternalError(absl::StrCat("UDP_GRO or IP_PKTINFO: ", std::strerror(errno)));
+  const uint32_t count = std::clamp(config_.peers, 1u, kSockets);
+  for (uint32_t i = 0; i < count; ++i) {
+    absl::StatusOr<int> fd = OpenUdpSocket({.ip = IpAddress::AnyV4()}, config_.socket_buffer);
+    if (!fd.ok()) return fd.status();
+    sockets_.push_back({.fd = *fd, .port = LocalPort(*fd), .next_peer = i});
+    const int on = 1;
+    if (setsockopt(*fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0 ||
+        setsockopt(*fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) != 0) {
+      return absl::InternalError(absl::StrCat("UDP_GRO or IP_PKTINFO: ", std::strerror(errno)));
+    }
   }
-  port_ = LocalPort(fd_);
   const Traffic& t = config_.traffic;
   window_ = static_cast<uint64_t>(t.window > 0 ? t.window : AutoWindow()) * t.train;
   if (t.flood) window_ = UINT64_MAX;
@@ -113,7 +117,7 @@ absl::Status LoadGenerator::Open() {
 uint32_t LoadGenerator::AutoWindow() const {
   const Traffic& t = config_.traffic;
   const uint64_t charge = static_cast<uint64_t>(t.size) * t.train * 5 / 4 + 1280;
-  const uint64_t space = std::min<uint64_t>(SocketBuffer(fd_, SO_RCVBUF) / 2, 2 << 20);
+  const uint64_t space = std::min<uint64_t>(SocketBuffer(sockets_[0].fd, SO_RCVBUF) / 2, 2 << 20);
   return std::clamp<uint64_t>(space / charge, 2, 512);
 }
 
@@ -229,18 +233,28 @@ void LoadGenerator::FillTrain(uint32_t slot, uint32_t peer, Instant due) {
   next_counter_[peer] = header.counter;
 }
 
+// The next peer of the same socket.
+uint32_t LoadGenerator::PeerAfter(uint32_t peer) const {
+  const auto step = static_cast<uint32_t>(sockets_.size());
+  return peer + step < config_.peers ? peer + step : peer % step;
+}
+
+// Of one socket, so that it is one call; the next ones leave from the next socket.
 void LoadGenerator::SendTrains(uint32_t trains, Instant now) {
-  const uint32_t first_peer = next_peer_;
+  Socket& socket = sockets_[next_to_send_];
+  next_to_send_ = (next_to_send_ + 1) % sockets_.size();
+  std::array<uint32_t, kSendSlots> peers;
   for (uint32_t i = 0; i < trains; ++i) {
     const Instant due = pacer_ == nullptr ? now : pacer_->Next();
     if (pacer_ != nullptr) {
       totals_.latest_ns = std::max<int64_t>(totals_.latest_ns, (now - due).count());
       pacer_->Issue(1);
     }
-    FillTrain(i, next_peer_, due);
-    next_peer_ = (next_peer_ + 1) % config_.peers;
+    peers[i] = socket.next_peer;
+    FillTrain(i, socket.next_peer, due);
+    socket.next_peer = PeerAfter(socket.next_peer);
   }
-  int sent = sendmmsg(fd_, slots_->tx_messages.data(), trains, MSG_DONTWAIT);
+  int sent = sendmmsg(socket.fd, slots_->tx_messages.data(), trains, MSG_DONTWAIT);
   if (sent < 0) {
     if (errno != EAGAIN && errno != ENOBUFS && errno != EINTR) {
       status_ = absl::InternalError(absl::StrCat("the load cannot send: ", std::strerror(errno)));
@@ -250,16 +264,24 @@ void LoadGenerator::SendTrains(uint32_t trains, Instant now) {
   totals_.sent += static_cast<uint64_t>(sent) * config_.traffic.train;
   if (static_cast<uint32_t>(sent) == trains) return;
   // Numbers of trains that did not leave are used again, so that they do not look lost on the way.
-  for (uint32_t i = sent; i < trains; ++i) {
-    next_counter_[(first_peer + i) % config_.peers] -= config_.traffic.train;
-  }
-  next_peer_ = (first_peer + sent) % config_.peers;
+  for (uint32_t i = sent; i < trains; ++i) next_counter_[peers[i]] -= config_.traffic.train;
+  socket.next_peer = peers[sent];
   if (pacer_ != nullptr) {
     totals_.not_sent += static_cast<uint64_t>(trains - sent) * config_.traffic.train;
   }
 }
 
+// Asks the sockets in turn until one has something.
 uint32_t LoadGenerator::ReceiveTrains() {
+  for (size_t i = 0; i < sockets_.size(); ++i) {
+    const uint32_t received = ReceiveFrom(sockets_[next_to_receive_].fd);
+    next_to_receive_ = (next_to_receive_ + 1) % sockets_.size();
+    if (received > 0) return received;
+  }
+  return 0;
+}
+
+uint32_t LoadGenerator::ReceiveFrom(int fd) {
   Slots& s = *slots_;
   // recvmmsg fills the first slot first: with all of the train's bytes in 1 of `check` calls' worth
   // of messages.
@@ -270,7 +292,7 @@ uint32_t LoadGenerator::ReceiveTrains() {
   for (uint32_t i = 0; i < most; ++i) {
     s.rx_messages[i].msg_hdr.msg_controllen = s.rx[i].control.size();
   }
-  const int n = recvmmsg(fd_, s.rx_messages.data(), most, MSG_DONTWAIT | MSG_TRUNC, nullptr);
+  const int n = recvmmsg(fd, s.rx_messages.data(), most, MSG_DONTWAIT | MSG_TRUNC, nullptr);
   if (n <= 0) return 0;
   const int64_t now = Nanoseconds(SystemClock().Now());
   for (int i = 0; i < n; ++i) {
@@ -323,7 +345,8 @@ void LoadGenerator::OnTrain(const mmsghdr& message, const std::byte* data, bool 
     totals_.received += stands_for;
     trackers_[peer].OnPackets(packet.counter, stands_for);
     if (i == 0 && recording_.load(std::memory_order_relaxed)) {
-      latency_.Record(static_cast<uint64_t>(std::max<int64_t>(0, now - packet.stamp)));
+      // One clock reading stands for all packets of the train.
+      latency_.Record(static_cast<uint64_t>(std::max<int64_t>(0, now - packet.stamp)), packets);
     }
   }
 }

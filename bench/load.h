@@ -1,4 +1,5 @@
-// The load: one thread with one socket that plays many peers. It sends their trains, each from the
+// The load: one thread that plays many peers, each with its own address and one of a few ports (a
+// socket each, among which the peers are dealt in turn). It sends their trains, each from the
 // peer's own loopback (or local) address, takes what the measured side sends to those addresses,
 // and checks every sequence number.
 //
@@ -54,12 +55,18 @@ struct LoadTotals {
 
 class LoadGenerator {
  public:
-  // Opens the socket in the calling thread's network namespace.
+  // Opens the sockets in the calling thread's network namespace.
   static absl::StatusOr<std::unique_ptr<LoadGenerator>> Create(const LoadConfig& config);
   ~LoadGenerator();
 
-  // UDP port of all peers of this thread.
-  uint16_t port() const { return port_; }
+  // UDP port of the thread's n-th peer.
+  uint16_t port(uint32_t peer) const { return sockets_[peer % sockets_.size()].port; }
+  // Flat out: trains under way at one time; 0 for no bound.
+  uint32_t window() const {
+    return config_.traffic.flood || config_.traffic.rate > 0
+               ? 0
+               : static_cast<uint32_t>(window_ / config_.traffic.train);
+  }
   // Before Run().
   void SetTarget(const Endpoint& subject);
   // Receive mode: how many packets the measured side has taken, from shared memory.
@@ -80,6 +87,12 @@ class LoadGenerator {
   const absl::Status& status() const { return status_; }
 
  private:
+  // A peer belongs to the socket whose index is the peer's modulo their number.
+  struct Socket {
+    int fd = -1;
+    uint16_t port = 0;
+    uint32_t next_peer = 0;  // that sends next
+  };
   struct Slots;  // message headers and buffers of one sendmmsg and one recvmmsg
 
   explicit LoadGenerator(const LoadConfig& config);
@@ -90,19 +103,21 @@ class LoadGenerator {
   void SendTrains(uint32_t trains, Instant now);
   void FillTrain(uint32_t slot, uint32_t peer, Instant due);
   uint32_t ReceiveTrains();
+  uint32_t ReceiveFrom(int fd);
+  uint32_t PeerAfter(uint32_t peer) const;
   void OnTrain(const mmsghdr& message, const std::byte* data, bool whole, int64_t now);
   void Drain();
 
   const LoadConfig config_;
   std::unique_ptr<Slots> slots_;
-  int fd_ = -1;
-  uint16_t port_ = 0;
+  std::vector<Socket> sockets_;
+  size_t next_to_send_ = 0;
+  size_t next_to_receive_ = 0;
   uint64_t window_ = 0;  // packets
   const std::atomic<uint64_t>* feedback_ = nullptr;
   std::unique_ptr<Pacer> pacer_;
   std::vector<uint64_t> next_counter_;  // by peer
   std::vector<SequenceTracker> trackers_;
-  uint32_t next_peer_ = 0;
   uint64_t given_up_ = 0;  // packets no longer waited for
   uint64_t last_back_ = 0;
   Instant last_progress_;
