@@ -53,7 +53,7 @@ int Measure(const Options& options) {
   if (!topology.ok()) return Fail(topology.status(), kFailed);
 
   FILE* out = options.json == "-" ? stderr : stdout;
-  const Environment environment = DescribeEnvironment(*cores);
+  const Environment environment = DescribeEnvironment(*cores, options.socket_buffer);
   std::fputs(FormatHeader(environment, options).c_str(), out);
   std::vector<Scenario> scenarios;
   for (const Traffic& traffic : Scenarios(options)) {

@@ -135,7 +135,7 @@ std::map<std::string, Setter> Flags(Options* o) {
       {"--train", Uint(1, io::kMaxTrainPackets, &t->train)},
       {"--peers", Uint(1, 1u << 20, &t->peers)},
       {"--window", Uint(1, 1u << 20, &t->window)},
-      {"--shards", Uint(1, 1024, &o->shards)},
+      {"--shards", Uint(1, 128, &o->shards)},
       {"--load-threads", Uint(1, 64, &o->load_threads)},
       {"--check", Uint(1, 1u << 20, &o->check)},
       {"--rate", [=](auto flag, auto value) { return ParseRate(flag, value, &t->rate); }},
@@ -252,8 +252,8 @@ absl::Status ParseEngineOptions(absl::string_view text, io::LoopOptions* options
       {"zero_copy", [=](auto k, auto v) { return ParseSwitch(k, v, &options->zero_copy); }},
       {"rx_buffers", Uint(1, 4096, &options->rx_buffers)},
       {"rx_batch", Uint(1, 1024, &options->rx_batch)},
-      {"tx_queue", Uint(1, 65536, &options->tx_queue)},
-      {"tx_slabs", Uint(1, 65536, &options->tx_slabs)},
+      {"tx_queue", Uint(1, 16384, &options->tx_queue)},
+      {"tx_slabs", Uint(1, 8192, &options->tx_slabs)},
       {"spin_us",
        [&, options](absl::string_view k, absl::string_view v) {
          const absl::Status status = ParseUint(k, v, 0, 1'000'000, &spin_us);

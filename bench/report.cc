@@ -1,6 +1,7 @@
 // What a run of the benchmark says to people.
 #include "bench/report.h"
 
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -12,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "bench/sockets.h"
 #include "bench/statistics.h"
 
 namespace ringsock::bench {
@@ -76,13 +78,16 @@ std::string FormatRow(const Scenario& scenario, const SubjectResult& subject, in
     ratio = absl::StrFormat("%.2f", r.median);
     ratio_range = absl::StrFormat("%.2f-%.2f", r.min, r.max);
   }
+  const auto latency = [&](uint64_t Round::*figure) {
+    // Flat out it is the length of the queues that the window fills.
+    return scenario.traffic.rate > 0 ? Microseconds(subject, figure) : std::string("-");
+  };
   return absl::StrFormat(
       "  %-15s%7.3f%7s%7s %11s%4.0f%%%8s%7s%7s%7s%6s %9s\n", subject.spec.Label(),
       rate.median / 1e6, Short(rate.median * scenario.traffic.size * 8 / 1e9), Short(cost.median),
       Range(cost), 100 * OfRounds(subject, &Round::Busy).median,
-      lost == 0 ? "0" : absl::StrFormat("%.3f%%", 100 * share),
-      Microseconds(subject, &Round::latency_p50), Microseconds(subject, &Round::latency_p99),
-      Microseconds(subject, &Round::latency_p999), ratio, ratio_range);
+      lost == 0 ? "0" : absl::StrFormat("%.3f%%", 100 * share), latency(&Round::latency_p50),
+      latency(&Round::latency_p99), latency(&Round::latency_p999), ratio, ratio_range);
 }
 
 void AddCount(const char* name, uint64_t count, std::vector<std::string>* out) {
@@ -159,13 +164,19 @@ std::string CoreList(const std::vector<int>& cores) {
 
 }  // namespace
 
-Environment DescribeEnvironment(const Cores& assigned) {
+Environment DescribeEnvironment(const Cores& assigned, int socket_buffer) {
   Environment environment;
   environment.assigned = assigned;
   environment.cores = static_cast<uint32_t>(sysconf(_SC_NPROCESSORS_ONLN));
   utsname name = {};
   uname(&name);
   environment.kernel = absl::StrCat(name.sysname, " ", name.release, " ", name.machine);
+  const auto socket = OpenUdpSocket({.ip = IpAddress::AnyV4()}, socket_buffer);
+  if (socket.ok()) {
+    environment.receive_buffer = SocketBuffer(*socket, SO_RCVBUF);
+    environment.send_buffer = SocketBuffer(*socket, SO_SNDBUF);
+    close(*socket);
+  }
   environment.machine = "unknown processor";
   std::ifstream cpuinfo("/proc/cpuinfo");
   for (std::string line; std::getline(cpuinfo, line);) {
@@ -211,6 +222,15 @@ std::string FormatHeader(const Environment& environment, const Options& options)
   }
   absl::StrAppendFormat(&out, "%d rounds in turn, %g s each after %g s\n", options.rounds,
                         options.seconds, options.warmup);
+  absl::StrAppend(&out, "socket buffers: receive ", environment.receive_buffer, ", send ",
+                  environment.send_buffer, " bytes\n");
+  const auto wanted = 2 * static_cast<uint64_t>(options.socket_buffer);
+  if (std::min(environment.receive_buffer, environment.send_buffer) < wanted) {
+    absl::StrAppend(&out, "  less than the ", wanted,
+                    " asked for, so windows are small and bursts are lost sooner; as root, or:\n",
+                    "  sysctl -w net.core.rmem_max=", options.socket_buffer,
+                    " net.core.wmem_max=", options.socket_buffer, "\n");
+  }
   absl::StrAppend(&out, "engine: ", EngineOptionsText(options.engine), "\n");
   return out;
 }
@@ -219,6 +239,11 @@ std::string FormatScenario(const Scenario& scenario) {
   const Traffic& t = scenario.traffic;
   std::string pace = t.rate > 0 ? absl::StrFormat("%g packets/s", t.rate) : "flat out";
   if (t.flood) pace = "flood";
+  for (const SubjectResult& subject : scenario.subjects) {
+    if (t.rate > 0 || t.flood || subject.rounds.empty()) continue;
+    pace = absl::StrCat("flat out, window ", subject.rounds[0].window, " trains");
+    break;
+  }
   std::string out = absl::StrFormat("\n%s, %d B, trains of %d, %d peers, %s\n", ModeName(t.mode),
                                     t.size, t.train, t.peers, pace);
   absl::StrAppendFormat(&out, "  %-15s%7s%7s%7s %11s%5s%8s%7s%7s%7s%6s %9s\n", "", "M pkt/s",

@@ -16,8 +16,13 @@ struct Environment {
   uint32_t cores = 0;
   std::string kernel;
   Cores assigned;
+  // What the kernel grants of the socket buffers that are asked for, in bytes; it counts twice what
+  // it was asked for.
+  uint32_t receive_buffer = 0;
+  uint32_t send_buffer = 0;
 };
-Environment DescribeEnvironment(const Cores& assigned);
+// `socket_buffer`: bytes to be asked for.
+Environment DescribeEnvironment(const Cores& assigned, int socket_buffer);
 
 // Index of the hand-written loop with the least CPU per packet (median), or -1.
 int BestBareLoop(const Scenario& scenario);

@@ -1,6 +1,7 @@
 // What a run of the benchmark says to programs.
 #include <nlohmann/json.hpp>
 
+#include <array>
 #include <cmath>
 
 #include "bench/report.h"
@@ -33,6 +34,9 @@ Json OfRound(const Round& round) {
       {"busy", round.Busy()},
       {"latency_ns",
        {{"p50", round.latency_p50}, {"p99", round.latency_p99}, {"p99.9", round.latency_p999}}},
+      {"window", round.window},
+      {"subject_received", round.subject.received},
+      {"subject_sent", round.subject.sent},
       {"sent", round.load.sent},
       {"not_sent", round.load.not_sent},
       {"latest_ns", round.load.latest_ns},
@@ -52,10 +56,20 @@ Json OfRound(const Round& round) {
 Json OfSubject(const Scenario& scenario, const SubjectResult& subject, int best) {
   std::vector<double> rates;
   std::vector<double> costs;
+  std::vector<double> busy;
+  std::array<std::vector<double>, 3> latency;
+  uint64_t sent = 0;
+  uint64_t lost = 0;
   Json rounds = Json::array();
   for (const Round& round : subject.rounds) {
     rates.push_back(round.PacketsPerSecond());
     costs.push_back(round.NsPerPacket());
+    busy.push_back(round.Busy());
+    latency[0].push_back(static_cast<double>(round.latency_p50));
+    latency[1].push_back(static_cast<double>(round.latency_p99));
+    latency[2].push_back(static_cast<double>(round.latency_p999));
+    sent += round.load.sent;
+    lost += round.Lost();
     rounds.push_back(OfRound(round));
   }
   const Summary rate = Summarize(rates);
@@ -65,6 +79,12 @@ Json OfSubject(const Scenario& scenario, const SubjectResult& subject, int best)
       {"packets_per_second", OfSummary(rate)},
       {"gigabits_per_second", rate.median * scenario.traffic.size * 8 / 1e9},
       {"cpu_ns_per_packet", OfSummary(Summarize(costs))},
+      {"busy", OfSummary(Summarize(busy))},
+      {"lost_share", sent == 0 ? 0 : static_cast<double>(lost) / static_cast<double>(sent)},
+      {"latency_ns",
+       {{"p50", OfSummary(Summarize(latency[0]))},
+        {"p99", OfSummary(Summarize(latency[1]))},
+        {"p99.9", OfSummary(Summarize(latency[2]))}}},
       {"ratio_to_best_bare", Json()},
       {"rounds", std::move(rounds)},
   };
@@ -90,6 +110,7 @@ Json OfScenario(const Scenario& scenario) {
       {"peers", t.peers},
       {"rate", t.rate},
       {"window", t.window},
+      {"latency", t.rate > 0 ? "from when a packet was due" : "at full window"},
       {"flood", t.flood},
       {"best_bare", best < 0 ? Json() : Json(scenario.subjects[best].spec.Label())},
       {"subjects", std::move(subjects)},
@@ -108,6 +129,11 @@ std::string FormatJson(const Environment& environment, const Options& options,
       {"kernel", environment.kernel},
       {"load_cores", environment.assigned.load},
       {"subject_cores", environment.assigned.subject},
+      {"cores_shared", environment.assigned.shared},
+      {"socket_buffer_asked", options.socket_buffer},
+      {"receive_buffer", environment.receive_buffer},
+      {"send_buffer", environment.send_buffer},
+      {"check", options.check},
       {"topology", TopologyName(options.topology)},
       {"rounds", options.rounds},
       {"seconds", options.seconds},

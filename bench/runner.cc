@@ -96,7 +96,7 @@ std::vector<Endpoint> Load::Peers(const Topology& topology) const {
   for (size_t i = 0; i < generators_.size(); ++i) {
     for (uint32_t n = 0; n < shares_[i].peers; ++n) {
       peers.push_back({.ip = IpAddress::V4(topology.first_peer_address() + shares_[i].first + n),
-                       .port = generators_[i]->port()});
+                       .port = generators_[i]->port(n)});
     }
   }
   return peers;
@@ -129,6 +129,7 @@ absl::Status Load::Collect(Round* round) const {
   for (const auto& generator : generators_) {
     if (!generator->status().ok()) return generator->status();
     round->load += generator->Totals();
+    round->window = generator->window();
     latency.Merge(generator->latency());
   }
   round->latency_p50 = latency.Percentile(50);
@@ -251,7 +252,9 @@ absl::StatusOr<Scenario> RunScenario(const Options& options, const Traffic& traf
     scenario.subjects.push_back({.spec = spec, .rounds = {}, .error = {}});
   }
   for (uint32_t i = 0; i < options.rounds; ++i) {
-    for (SubjectResult& subject : scenario.subjects) {
+    // Each begins a round in turn, so that none always runs after the same other one.
+    for (size_t n = 0; n < scenario.subjects.size(); ++n) {
+      SubjectResult& subject = scenario.subjects[(i + n) % scenario.subjects.size()];
       if (!subject.error.empty()) continue;
       const Progress progress(absl::StrFormat("%s %d B, trains of %d  round %d/%d  %s",
                                               ModeName(traffic.mode), traffic.size, traffic.train,

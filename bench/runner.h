@@ -23,10 +23,12 @@ struct Round {
   uint64_t core_busy_ns = 0;  // the same by /proc/stat, in ticks, with anything else on the cores
   uint64_t stolen_ns = 0;     // from the measured cores by the hypervisor
   uint32_t cores = 1;
+  uint32_t window = 0;  // flat out: trains under way at one time per load thread; 0: no bound
   // Of the whole run, from start to the last packet.
   LoadTotals load;
   SubjectTotals subject;
-  // Nanoseconds, of packets that came in the measurement; 0 if none had a time stamp.
+  // Nanoseconds, of packets that came in the measurement; 0 if none had a time stamp. Flat out it
+  // says how long the queues are that the window fills, not what a packet of its own would take.
   uint64_t latency_p50 = 0;
   uint64_t latency_p99 = 0;
   uint64_t latency_p999 = 0;

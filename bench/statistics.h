@@ -28,9 +28,9 @@ class Histogram {
  public:
   Histogram() : counts_(kBuckets, 0) {}
 
-  void Record(uint64_t value) {
-    ++counts_[BucketOf(value)];
-    ++total_;
+  void Record(uint64_t value, uint64_t times = 1) {
+    counts_[BucketOf(value)] += times;
+    total_ += times;
   }
   void Merge(const Histogram& other);
   void Clear();

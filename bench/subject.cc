@@ -8,11 +8,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
+#include <chrono>
 #include <cstring>
 #include <new>
 
 #include "absl/strings/str_cat.h"
+#include "base/clock.h"
 #include "bench/sockets.h"
 
 namespace ringsock::bench {
@@ -41,6 +44,18 @@ void WriteReady(void* context) {
 void WaitForStop(void* context) {
   char byte;
   while (read(static_cast<Pipes*>(context)->stop, &byte, 1) < 0 && errno == EINTR) {
+  }
+}
+
+// Whether the other end wrote, or closed, in time. A signal does not end the wait.
+bool WaitReadable(int fd, int milliseconds) {
+  const Instant end = SystemClock().Now() + std::chrono::milliseconds(milliseconds);
+  pollfd wait = {.fd = fd, .events = POLLIN, .revents = 0};
+  while (true) {
+    const auto left =
+        std::chrono::duration_cast<std::chrono::milliseconds>(end - SystemClock().Now()).count();
+    const int ready = poll(&wait, 1, static_cast<int>(std::max<int64_t>(left, 0)));
+    if (ready >= 0 || errno != EINTR) return ready == 1;
   }
 }
 
@@ -76,12 +91,15 @@ absl::StatusOr<std::unique_ptr<SubjectProcess>> SubjectProcess::Start(const Subj
   close(std::exchange(subject->ready_pipe_[1], -1));
   close(std::exchange(subject->stop_pipe_[0], -1));
 
-  pollfd wait = {.fd = subject->ready_pipe_[0], .events = POLLIN, .revents = 0};
-  char byte = 0;
-  if (poll(&wait, 1, kStartMilliseconds) != 1) {
+  if (!WaitReadable(subject->ready_pipe_[0], kStartMilliseconds)) {
     return absl::DeadlineExceededError(absl::StrCat(config.spec.name, ": did not start"));
   }
-  if (read(subject->ready_pipe_[0], &byte, 1) != 1) {
+  char byte = 0;
+  ssize_t got = 0;
+  do {
+    got = read(subject->ready_pipe_[0], &byte, 1);
+  } while (got < 0 && errno == EINTR);
+  if (got != 1) {
     const char* error = subject->shared_->error.data();
     return absl::UnavailableError(*error == '\0' ? "crashed while starting" : error);
   }
@@ -110,8 +128,7 @@ void SubjectProcess::Child(const SubjectConfig& config, const Namespace& ns) {
 absl::StatusOr<SubjectTotals> SubjectProcess::Stop() {
   close(std::exchange(stop_pipe_[1], -1));
   // The child's end of the other pipe closes when it exits.
-  pollfd wait = {.fd = ready_pipe_[0], .events = POLLIN, .revents = 0};
-  const bool exited = poll(&wait, 1, kStopMilliseconds) == 1;
+  const bool exited = WaitReadable(ready_pipe_[0], kStopMilliseconds);
   if (!exited) kill(pid_, SIGKILL);
   int status = 0;
   while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {

@@ -110,6 +110,10 @@ TEST(ReportTest, JsonParsesAndHoldsEveryRound) {
   EXPECT_EQ(subjects[3]["cpu_ns_per_packet"]["median"], 200);
   EXPECT_EQ(subjects[3]["ratio_to_best_bare"]["median"], 1.0);
   EXPECT_EQ(subjects[3]["rounds"][0]["latency_ns"]["p99.9"], 1'000'000);
+  EXPECT_EQ(subjects[3]["latency_ns"]["p50"]["median"], 12'345);
+  EXPECT_EQ(subjects[3]["lost_share"], 0);
+  EXPECT_GT(subjects[3]["busy"]["median"], 0);
+  EXPECT_EQ(json["scenarios"][0]["latency"], "at full window");
   EXPECT_EQ(json["scenarios"][0]["best_bare"], "recvmmsg+gro:8");
 }
 
@@ -124,12 +128,39 @@ TEST(AssignCoresTest, LastCoresAreMeasured) {
   EXPECT_FALSE(AssignCores({0, 1}, 1, 2).ok());
 }
 
+// Without the right to exceed the limits, figures are of small windows.
+TEST(ReportTest, HeaderSaysWhenBuffersAreCapped) {
+  const Options options = *ParseOptions(std::array{"forward"});
+  Environment environment;
+  environment.receive_buffer = environment.send_buffer = 425'984;
+  const std::string capped = FormatHeader(environment, options);
+  EXPECT_THAT(capped, HasSubstr("receive 425984, send 425984"));
+  EXPECT_THAT(capped, HasSubstr("sysctl -w net.core.rmem_max=7340032 net.core.wmem_max=7340032"));
+  environment.receive_buffer = environment.send_buffer = 2 * 7'340'032;
+  EXPECT_THAT(FormatHeader(environment, options), Not(HasSubstr("sysctl")));
+  const auto json = nlohmann::json::parse(FormatJson(environment, options, {}));
+  EXPECT_EQ(json["receive_buffer"], 2 * 7'340'032);
+}
+
+TEST(ReportTest, LatencyOnlyWithARate) {
+  Scenario scenario = MakeScenario();
+  for (SubjectResult& subject : scenario.subjects) {
+    for (Round& round : subject.rounds) round.window = 31;
+  }
+  EXPECT_THAT(FormatScenario(scenario), Not(HasSubstr("12.3")));
+  EXPECT_THAT(FormatScenario(scenario), HasSubstr("flat out, window 31 trains"));
+  scenario.traffic.rate = 1000;
+  EXPECT_THAT(FormatScenario(scenario), HasSubstr("12.3"));
+}
+
 TEST(ReportTest, HeaderSaysWhereAndHow) {
-  const Environment environment = DescribeEnvironment({{0}, {1}, false});
+  const Environment environment = DescribeEnvironment({{0}, {1}, false}, 1 << 16);
   const std::string header = FormatHeader(environment, *ParseOptions(std::array{"forward"}));
   EXPECT_THAT(header, HasSubstr("measured: core 1"));
   EXPECT_THAT(header, HasSubstr("Linux"));
   EXPECT_THAT(header, HasSubstr("rx_buffers=16"));
+  EXPECT_GT(environment.receive_buffer, 0u);
+  EXPECT_GT(environment.send_buffer, 0u);
 }
 
 }  // namespace

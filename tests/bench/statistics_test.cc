@@ -84,5 +84,16 @@ TEST(HistogramTest, MergeAndClear) {
   EXPECT_EQ(a.Percentile(50), 0u);
 }
 
+// A train's packets share one time stamp, and each counts.
+TEST(HistogramTest, Weights) {
+  Histogram histogram;
+  histogram.Record(10, 98);
+  histogram.Record(1000);
+  histogram.Record(2000);
+  EXPECT_EQ(histogram.total(), 100u);
+  EXPECT_EQ(histogram.Percentile(98), 10u);
+  EXPECT_GE(histogram.Percentile(99), 1000u);
+}
+
 }  // namespace
 }  // namespace ringsock::bench
