@@ -1,0 +1,276 @@
+// Sends of the io_uring loop that the kernel refuses: this program's own io_uring_enter2 stands
+// before that of liburing. It turns requests that shall fail into no-operations with that result
+// (Linux 6.10), so that everything else is the loop that is shipped and the kernel that runs.
+#include "io/uring_sender.h"
+
+#include <dlfcn.h>
+#include <gtest/gtest.h>
+#include <netinet/udp.h>
+#include <sys/socket.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstring>
+#include <functional>
+#include <numeric>
+
+#include "io/uring_loop.h"
+#include "tests/io/loop_world.h"
+
+namespace {
+
+constexpr uint32_t kNopInjectResult = 1;     // IORING_NOP_INJECT_RESULT
+constexpr uint32_t kNotification = 1u << 3;  // IORING_CQE_F_NOTIF
+constexpr uint32_t kWasCopied = 1u << 31;    // IORING_NOTIF_USAGE_ZC_COPIED
+
+io_uring* g_ring = nullptr;  // the one opened last
+// Asked for every send; returns what it shall fail with, 0 to let it pass.
+std::function<int(const msghdr&, bool zero_copy)> g_refuse;
+bool g_zero_copy_pays = false;  // notifications say so, also on loopback
+unsigned g_zero_copy_sends = 0;
+
+bool IsTrain(const msghdr& header) {
+  for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr;
+       each = CMSG_NXTHDR(const_cast<msghdr*>(&header), each)) {
+    if (each->cmsg_level == SOL_UDP && each->cmsg_type == UDP_SEGMENT) return true;
+  }
+  return false;
+}
+
+void RefuseSends(io_uring& ring) {
+  for (unsigned at = *ring.sq.khead; at != *ring.sq.ktail; ++at) {
+    io_uring_sqe& sqe = ring.sq.sqes[at & ring.sq.ring_mask];
+    const bool zero_copy = sqe.opcode == IORING_OP_SENDMSG_ZC;
+    if (!zero_copy && sqe.opcode != IORING_OP_SENDMSG) continue;
+    if (zero_copy) ++g_zero_copy_sends;
+    const int error =
+        g_refuse ? g_refuse(*reinterpret_cast<const msghdr*>(sqe.addr), zero_copy) : 0;
+    if (error == 0) continue;
+    const uint64_t tag = sqe.user_data;
+    memset(&sqe, 0, sizeof sqe);
+    sqe.opcode = IORING_OP_NOP;
+    sqe.rw_flags = kNopInjectResult;
+    sqe.len = static_cast<uint32_t>(-error);
+    sqe.user_data = tag;
+  }
+}
+
+void PraiseZeroCopy(io_uring& ring) {
+  for (unsigned at = *ring.cq.khead; at != *ring.cq.ktail; ++at) {
+    io_uring_cqe& cqe = ring.cq.cqes[at & ring.cq.ring_mask];
+    if ((cqe.flags & kNotification) != 0) {
+      cqe.res = static_cast<int>(static_cast<uint32_t>(cqe.res) & ~kWasCopied);
+    }
+  }
+}
+
+}  // namespace
+
+extern "C" int io_uring_queue_init_params(unsigned entries, io_uring* ring,
+                                          io_uring_params* params) {
+  static const auto next = reinterpret_cast<int (*)(unsigned, io_uring*, io_uring_params*)>(
+      dlsym(RTLD_NEXT, "io_uring_queue_init_params"));
+  g_ring = ring;
+  return next(entries, ring, params);
+}
+
+extern "C" int io_uring_enter2(unsigned fd, unsigned submit, unsigned complete, unsigned flags,
+                               sigset_t* argument, size_t size) {
+  RefuseSends(*g_ring);
+  const auto result = syscall(__NR_io_uring_enter, fd, submit, complete, flags, argument, size);
+  const int error = errno;
+  if (g_zero_copy_pays) PraiseZeroCopy(*g_ring);
+  return result < 0 ? -error : static_cast<int>(result);
+}
+
+namespace ringsock::io {
+namespace {
+
+class UringSenderTest : public testing::Test {
+ protected:
+  void SetUp() override { Start(); }
+  void TearDown() override { Pass(); }
+  // A new loop, with nothing behind it.
+  void Start() {
+    Pass();
+    recorder_.packets.clear();
+    recorder_.failures.clear();
+    auto loop = MakeUringLoop({});
+    if (!loop.ok()) GTEST_SKIP() << std::string(loop.status().message());
+    loop_ = std::move(loop).value();
+    UdpConfig config;
+    config.bind = {IpAddress::V4(127, 0, 0, 1), 0, 0};
+    from_ = loop_->OpenUdp(config, &recorder_).value();
+    to_ = loop_->OpenUdp(config, &recorder_).value();
+    g_refuse = [](const msghdr&, bool) { return ENOTTY; };
+    Queue(1);
+    loop_->Flush();
+    if (recorder_.failures.empty() || recorder_.failures[0].error != ENOTTY) {
+      GTEST_SKIP() << "no-operations of this kernel have no result (Linux 6.10)";
+    }
+    g_refuse = nullptr;
+    g_zero_copy_sends = 0;
+    recorder_.failures.clear();
+    next_ = 0;
+    before_ = loop_->Stats(from_);
+  }
+  static void Pass() {
+    g_refuse = nullptr;
+    g_zero_copy_pays = false;
+  }
+
+  std::vector<std::byte> Numbers(uint32_t packets, uint32_t segment) {
+    std::vector<std::byte> bytes(size_t{packets} * segment);
+    for (uint32_t i = 0; i < packets; ++i, ++next_) {
+      memcpy(bytes.data() + size_t{i} * segment, &next_, sizeof next_);
+    }
+    return bytes;
+  }
+  // A train whose packets carry the next numbers.
+  void Queue(uint32_t packets, uint32_t segment = 100) {
+    const auto& bytes = sent_.emplace_back(Numbers(packets, segment));
+    loop_->Send(from_,
+                {bytes.data(), packets * segment, segment, loop_->LocalEndpoint(to_), {}, nullptr});
+  }
+  // The same in a slab, long enough for zero copy.
+  void QueueSlab(uint32_t packets = 20, uint32_t segment = 100) {
+    TxSlab* const slab = loop_->AcquireSlab();
+    ASSERT_NE(slab, nullptr);
+    const auto bytes = Numbers(packets, segment);
+    memcpy(slab->data, bytes.data(), bytes.size());
+    loop_->Send(from_,
+                {slab->data, packets * segment, segment, loop_->LocalEndpoint(to_), {}, slab});
+  }
+  void PollUntil(const std::function<bool()>& done) {
+    const Instant guard = SystemClock().Now() + std::chrono::seconds(20);
+    while (!done() && SystemClock().Now() < guard) {
+      loop_->Poll(SystemClock().Now() + std::chrono::milliseconds(1));
+    }
+    EXPECT_TRUE(done());
+  }
+  // Waits for so many packets, and a little for more; their numbers in order of arrival.
+  std::vector<uint32_t> Arrived(size_t packets) {
+    PollUntil([&] { return recorder_.packets.size() >= packets; });
+    for (int i = 0; i < 3; ++i) loop_->Poll(SystemClock().Now());
+    std::vector<uint32_t> numbers;
+    for (const Received& packet : recorder_.packets) {
+      memcpy(&numbers.emplace_back(), packet.bytes.data(), sizeof(uint32_t));
+    }
+    return numbers;
+  }
+  static std::vector<uint32_t> Range(uint32_t first, uint32_t end) {
+    std::vector<uint32_t> numbers(end - first);
+    std::iota(numbers.begin(), numbers.end(), first);
+    return numbers;
+  }
+  UdpStats Stats() { return loop_->Stats(from_); }
+
+  Recorder recorder_;
+  std::unique_ptr<Loop> loop_;
+  SocketId from_ = 0, to_ = 0;
+  uint32_t next_ = 0;
+  UdpStats before_;
+  std::deque<std::vector<std::byte>> sent_;
+};
+
+TEST_F(UringSenderTest, RefusedTrainsAreReplayedInPlaceAndRemembered) {
+  for (const int error : {EIO, EMSGSIZE, EINVAL}) {
+    Start();
+    g_refuse = [error](const msghdr& header, bool) { return IsTrain(header) ? error : 0; };
+    for (const uint32_t packets : {1u, 10u, 1u, 5u, 5u, 1u, 1u}) Queue(packets);
+    loop_->Flush();
+    EXPECT_EQ(Arrived(24), Range(0, 24)) << strerror(error);
+    EXPECT_TRUE(recorder_.failures.empty());
+    const uint64_t replayed = Stats().tx_replayed;
+    EXPECT_GE(replayed, 1u);
+    Queue(20);
+    loop_->Flush();
+    EXPECT_EQ(Arrived(44), Range(0, 44));
+    EXPECT_EQ(Stats().tx_replayed, replayed) << "it tried again";
+  }
+}
+
+TEST_F(UringSenderTest, ATrainThatFailedWithTheWayIsStillWelcomeLater) {
+  g_refuse = [](const msghdr&, bool) { return EINVAL; };
+  Queue(10);
+  loop_->Flush();
+  EXPECT_EQ(recorder_.failed_packets, 1u + 10u);
+  g_refuse = nullptr;
+  Queue(10);
+  loop_->Flush();
+  EXPECT_EQ(Arrived(10), Range(10, 20));
+  EXPECT_EQ(Stats().tx_trains, before_.tx_trains + 1);
+}
+
+TEST_F(UringSenderTest, AFullBufferLosesTheTrainAndNothingElse) {
+  for (const int error : {EAGAIN, ENOBUFS}) {
+    Start();
+    g_refuse = [error](const msghdr& header, bool) { return IsTrain(header) ? error : 0; };
+    for (const uint32_t packets : {1u, 10u, 1u}) Queue(packets);
+    loop_->Flush();
+    EXPECT_EQ(Arrived(2), (std::vector<uint32_t>{0, 11}));
+    ASSERT_EQ(recorder_.failures.size(), 1u);
+    EXPECT_EQ(recorder_.failures[0].packets, 10u);
+    EXPECT_EQ(recorder_.failures[0].error, error);
+    EXPECT_EQ(Stats().tx_replayed, 0u);
+  }
+}
+
+// As Linux 6.1 does, which knows no verdicts.
+TEST_F(UringSenderTest, AKernelWithoutZeroCopyIsAskedOnce) {
+  for (const int error : {EINVAL, EOPNOTSUPP}) {
+    Start();
+    g_refuse = [error](const msghdr&, bool zero_copy) { return zero_copy ? error : 0; };
+    QueueSlab();
+    loop_->Flush();
+    UdpConfig config;
+    config.bind = {IpAddress::V4(127, 0, 0, 2), 0, 0};
+    to_ = loop_->OpenUdp(config, &recorder_).value();
+    QueueSlab();
+    loop_->Flush();
+    EXPECT_EQ(Arrived(40).size(), 40u);
+    EXPECT_EQ(g_zero_copy_sends, 1u) << "a second destination is not asked";
+    EXPECT_EQ(Stats().tx_trains, 2u) << "the copies left as trains";
+    EXPECT_TRUE(recorder_.failures.empty());
+  }
+}
+
+TEST_F(UringSenderTest, ATrainWhoseZeroCopyFailsIsNotSentBehindItsSuccessor) {
+  g_zero_copy_pays = true;
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 1; });
+  EXPECT_EQ(Arrived(20), Range(0, 20));
+
+  unsigned refusals = 1;
+  g_refuse = [&](const msghdr&, bool zero_copy) {
+    return zero_copy && refusals > 0 && refusals-- > 0 ? ENOMEM : 0;
+  };
+  QueueSlab();
+  QueueSlab();
+  loop_->Flush();
+  std::vector<uint32_t> expected = Range(0, 60);
+  expected.erase(expected.begin() + 20, expected.begin() + 40);
+  EXPECT_EQ(Arrived(40), expected);
+  ASSERT_EQ(recorder_.failures.size(), 1u);
+  EXPECT_EQ(recorder_.failures[0].packets, 20u);
+  EXPECT_EQ(recorder_.failures[0].error, ENOMEM);
+  EXPECT_EQ(g_zero_copy_sends, 3u);
+}
+
+TEST_F(UringSenderTest, TrainsWhoseZeroCopyFailsTogetherAreCopiedInOrder) {
+  g_zero_copy_pays = true;
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 1; });
+  g_refuse = [](const msghdr&, bool zero_copy) { return zero_copy ? ENOMEM : 0; };
+  QueueSlab();
+  QueueSlab();
+  loop_->Flush();
+  EXPECT_EQ(Arrived(60), Range(0, 60));
+  EXPECT_TRUE(recorder_.failures.empty());
+}
+
+}  // namespace
+}  // namespace ringsock::io
