@@ -154,7 +154,7 @@ PathChange AddressSet::LearnRoam(uint64_t state, const Endpoint& from) {
 }
 
 PathChange AddressSet::Confirm(const Endpoint& from, Endpoint* previous) {
-  if (IsRelay(from)) return PathChange::kUnchanged;  // PATH-1
+  if (IsRelay(from) || !IsDestination(from)) return PathChange::kUnchanged;  // PATH-1
   const int index = IndexOf(from);
   uint64_t state = Load();
   for (int i = 0; i < kTries; ++i, state = Load()) {

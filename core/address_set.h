@@ -43,9 +43,15 @@ struct Destinations {
   std::span<const Endpoint> view() const { return {endpoints.data(), count}; }
 };
 
+// Whether anything can be sent to `endpoint`: it has a port, and an address that is one host's.
+inline bool IsDestination(const Endpoint& endpoint) {
+  return endpoint.port != 0 && !endpoint.ip.IsUnspecified();
+}
+
 // What an authenticated packet taught.
 enum class PathChange : uint8_t {
-  kUnchanged,     // nothing new, or another thread was learning at the same time (PATH-1, PATH-2)
+  kUnchanged,     // nothing new, another thread was learning at the same time (PATH-1, PATH-2), or
+                  // nothing can be sent there
   kRoamSet,       // an unlisted address, the first one (PATH-3)
   kRoamReplaced,  // an unlisted address after another (PATH-3)
   kRoamCleared,   // a listed address after an unlisted one (PATH-4)

@@ -25,7 +25,7 @@ enum class Drop : uint8_t {
   kRxQueueFull,  // the embedder takes packets from a queue (core/bind.h), and too slowly
   // sent
   kTxUnknownPeer,
-  kTxNoDestination,  // spec: SEND-4
+  kTxNoDestination,  // spec: SEND-4; or for an address that nothing can be sent to
   kTxNoSocket,       // every destination is of a family that is off (spec: SEND-6)
   kTxQueueFull,      // spec: SEND-7
   kTxNoRelay,        // for a relay, and there is no relay connection

@@ -85,7 +85,8 @@ struct ReceivedTrain {
 enum class SendResult : uint8_t {
   kOk,               // at least one destination took it into its queue
   kUnknownPeer,      // no such peer (any more)
-  kNoDestination,    // the peer has no endpoint and has not roamed (spec: SEND-4)
+  kNoDestination,    // the peer has no endpoint and has not roamed (spec: SEND-4), or SendTo()
+                     // with port 0 or an unspecified address
   kNoSocket,         // every destination is of a family that is off (spec: SEND-6)
   kQueueFull,        // the ring to the shard, or to the relay, is full (spec: SEND-7)
   kNoRelay,          // the destination is a relay, and there is no relay connection

@@ -25,7 +25,7 @@ uint64_t SystemSeed() {
 }
 
 absl::Status CheckEndpoint(const Endpoint& endpoint) {
-  if (endpoint.port == 0 || endpoint.ip.IsUnspecified()) {
+  if (!IsDestination(endpoint)) {
     return absl::InvalidArgumentError(absl::StrCat("nothing can be sent to ", endpoint.ToString()));
   }
   return absl::OkStatus();

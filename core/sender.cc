@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "core/address_set.h"
 #include "core/packet_train.h"
 
 namespace ringsock {
@@ -29,13 +30,17 @@ class SenderQueues::SenderImpl final : public Sender {
   }
 
   SendResult Send(PeerId peer, const PacketTrain& packets) override {
+    // In the ring, a record without a peer is one for an address.
+    if (peer == PeerId::kNone) return Fail(Drop::kTxUnknownPeer, packets, SendResult::kUnknownPeer);
     return Push(queues_.ShardOf(peer), peer, Endpoint{}, packets);
   }
 
   SendResult SendTo(const Endpoint& to, const PacketTrain& packets) override {
     if (IsRelay(to)) {  // spec: SEND-8
-      place_.counters.AddDrop(Drop::kTxRelayNotAllowed, PacketCount(packets));
-      return SendResult::kRelayNotAllowed;
+      return Fail(Drop::kTxRelayNotAllowed, packets, SendResult::kRelayNotAllowed);
+    }
+    if (!IsDestination(to)) {
+      return Fail(Drop::kTxNoDestination, packets, SendResult::kNoDestination);
     }
     return Push(queues_.ShardOf(to), PeerId::kNone, to, packets);
   }
@@ -49,6 +54,11 @@ class SenderQueues::SenderImpl final : public Sender {
   }
 
  private:
+  SendResult Fail(Drop drop, const PacketTrain& packets, SendResult result) {
+    place_.counters.AddDrop(drop, PacketCount(packets));
+    return result;
+  }
+
   SendResult Push(uint32_t shard, PeerId peer, const Endpoint& to, const PacketTrain& packets) {
     if (packets.size == 0) return SendResult::kOk;
     if (SegmentSize(packets) > io::kMaxDatagram) {
@@ -56,8 +66,7 @@ class SenderQueues::SenderImpl final : public Sender {
       return SendResult::kTooLarge;
     }
     if (queues_.closed_.load(std::memory_order_acquire)) {
-      place_.counters.AddDrop(Drop::kClosed, PacketCount(packets));
-      return SendResult::kClosed;
+      return Fail(Drop::kClosed, packets, SendResult::kClosed);
     }
     PacketRing& ring = *place_.rings[shard];
     SendResult result = SendResult::kOk;

@@ -137,9 +137,13 @@ TEST_F(AddressSetTest, SpraysInsideTheWindowDoNotExtendIt) {
 }
 
 // spec: PATH-1
-TEST_F(AddressSetTest, RelaysTeachNothing) {
+TEST_F(AddressSetTest, RelaysAndNowhereTeachNothing) {
   EXPECT_EQ(set_->Confirm(kRelay), PathChange::kUnchanged);
   EXPECT_EQ(set_->Confirm(RelayEndpoint(7)), PathChange::kUnchanged);  // not even an unlisted one
+  for (const Endpoint& nowhere :
+       {Endpoint{}, Endpoint{kRoam.ip, 0}, Endpoint{IpAddress::AnyV4(), 9}}) {
+    EXPECT_EQ(set_->Confirm(nowhere), PathChange::kUnchanged) << nowhere.ToString();
+  }
   EXPECT_EQ(set_->Snapshot().current, -1);
   EXPECT_FALSE(set_->Snapshot().roaming);
   EXPECT_FALSE(set_->IsCurrent(kRelay));

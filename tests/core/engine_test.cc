@@ -34,6 +34,7 @@ TEST_P(EngineTest, AnUnknownSourceIsShownAndCanBeAnswered) {
     EXPECT_EQ(train.peer, PeerId::kNone);
     EXPECT_EQ(shard.SendTo(train.from, train.packets), SendResult::kOk);
     EXPECT_EQ(shard.SendTo(RelayEndpoint(1), train.packets), SendResult::kRelayNotAllowed);
+    EXPECT_EQ(shard.SendTo(Endpoint{}, train.packets), SendResult::kNoDestination);
     EXPECT_EQ(shard.Send(train.peer, train.packets), SendResult::kUnknownPeer);
   };
   START_OR_SKIP(Options());

@@ -108,6 +108,22 @@ TEST_F(SenderTest, RelaysAndGiantsAreRefused) {
   EXPECT_EQ(sender->Send(PeerId{1}, TrainOf("")), SendResult::kOk);
 }
 
+TEST_F(SenderTest, NobodyAndNowhereAreRefused) {
+  auto sender = NewSender();
+  EXPECT_EQ(sender->Send(PeerId::kNone, TrainOf("12345", 2)), SendResult::kUnknownPeer);
+  EXPECT_EQ(Dropped(Drop::kTxUnknownPeer), 3u);
+  Endpoint no_port = *Endpoint::Parse("192.0.2.1:9");
+  no_port.port = 0;
+  Endpoint any_v4{IpAddress::AnyV4(), 9}, any_v6{IpAddress::AnyV6(), 9};
+  for (const Endpoint& to : {Endpoint{}, no_port, any_v4, any_v6}) {
+    EXPECT_EQ(sender->SendTo(to, TrainOf("x")), SendResult::kNoDestination) << to.ToString();
+  }
+  EXPECT_EQ(Dropped(Drop::kTxNoDestination), 4u);
+  sender->Flush();
+  EXPECT_FALSE(queues_.Pending(0));
+  EXPECT_FALSE(queues_.Pending(1));
+}
+
 TEST_F(SenderTest, ABudgetLeavesTheRestForTheNextTime) {
   auto busy = NewSender();
   auto quiet = NewSender();
