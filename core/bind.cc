@@ -31,6 +31,10 @@ absl::Status StatusOf(SendResult result) {
       return absl::ResourceExhaustedError("too many packets queued");
     case SendResult::kTooLarge:
       return absl::InvalidArgumentError("larger than a datagram can be");
+    case SendResult::kNoDestination:
+      return absl::InvalidArgumentError("neither a peer nor an address that can be sent to");
+    case SendResult::kUnknownPeer:
+      return absl::NotFoundError("no such peer");
     case SendResult::kRelayNotAllowed:
       return absl::InvalidArgumentError("a relay is no address to send to");
     case SendResult::kClosed:
@@ -168,7 +172,11 @@ size_t Bind::Take(Queue& queue, std::span<BindPacket> packets) {
       lane.offset += packet.size;
       if (lane.offset == train.size) lane.current = nullptr;
     }
-    if (lane.current == nullptr) lane.ring.Release();
+    if (lane.current == nullptr) {
+      lane.ring.Release();
+    } else {
+      lane.ring.ReleaseAllButLast();
+    }
     queue.next_lane = (queue.next_lane + 1) % queue.lanes.size();
   }
   return filled;

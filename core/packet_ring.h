@@ -86,6 +86,12 @@ class PacketRing {
     byte_head_.store(records_[(cursor_ - 1) & record_mask_].byte_end, std::memory_order_release);
     head_.store(cursor_, std::memory_order_release);
   }
+  // Consumer: the same, but for the last of them, which is still being read.
+  void ReleaseAllButLast() {
+    if (cursor_ - head_.load(std::memory_order_relaxed) < 2) return;
+    byte_head_.store(records_[(cursor_ - 2) & record_mask_].byte_end, std::memory_order_release);
+    head_.store(cursor_ - 1, std::memory_order_release);
+  }
   // Consumer: true if Next() would return a train.
   bool HasNext() const { return cursor_ != tail_.load(std::memory_order_acquire); }
 

@@ -46,6 +46,29 @@ TEST(PacketRingTest, WhatWasShownStaysUntilReleased) {
   EXPECT_EQ(BytesOf(*ring->Next()), "c");
 }
 
+TEST(PacketRingTest, AllButTheLastMayBeReleased) {
+  const auto ring = std::make_unique<PacketRing>(4);
+  for (const char* text : {"a", "b", "c", "d"}) {
+    ASSERT_TRUE(ring->Push(PeerId{1}, {}, TrainOf(text)));
+  }
+  ring->ReleaseAllButLast();  // none was shown
+  ring->Next();
+  ring->ReleaseAllButLast();  // one was
+  EXPECT_FALSE(ring->Push(PeerId{1}, {}, TrainOf("e")));
+  ring->Next();
+  const PacketRecord* third = ring->Next();
+  ring->ReleaseAllButLast();
+  EXPECT_TRUE(ring->Push(PeerId{1}, {}, TrainOf("e")));
+  EXPECT_TRUE(ring->Push(PeerId{1}, {}, TrainOf("f")));
+  EXPECT_FALSE(ring->Push(PeerId{1}, {}, TrainOf("g")));
+  EXPECT_EQ(BytesOf(*third), "c");
+  ring->ReleaseAllButLast();
+  EXPECT_FALSE(ring->Push(PeerId{1}, {}, TrainOf("g")));
+  ring->Release();
+  EXPECT_TRUE(ring->Push(PeerId{1}, {}, TrainOf("g")));
+  EXPECT_EQ(BytesOf(*ring->Next()), "d");
+}
+
 TEST(PacketRingTest, TheLargestDatagramFitsTheSmallestRing) {
   const auto ring = std::make_unique<PacketRing>(1);
   const std::string large(io::kMaxDatagram, 'x');
