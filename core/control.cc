@@ -134,9 +134,11 @@ absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
 void Control::UpdatePeers(std::span<const PublicKey> keys) {
   uint64_t epoch = 0;
   Execute([&] {
-    if (peers_.Update(keys) > 0) epoch = quiescence_.Advance();
+    if (peers_.Update(keys) > 0) removal_epoch_ = quiescence_.Advance();
+    epoch = removal_epoch_;
   });
-  if (epoch != 0) WaitForShards(epoch);
+  // Also if another call removed them a moment ago: the promise is that they are gone.
+  WaitForShards(epoch);
 }
 
 // On the caller's thread, so that control goes on. A shard that sleeps counts as passed, one that

@@ -85,6 +85,7 @@ class Control {
   const std::vector<ShardLink*> links_;
   TimerQueue timers_;
   StunHandler stun_handler_;
+  uint64_t removal_epoch_ = 0;  // of the last removal of peers; control thread's
   RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
   RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
 

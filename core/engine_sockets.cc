@@ -36,12 +36,16 @@ absl::Status EngineImpl::OpenAllSockets(uint16_t port) {
     config.send_buffer = options_.socket_buffer;
     for (size_t i = 0; i < shards_.size(); ++i) {
       config.bind.port = port;
-      if (shared && i == 0 && port != 0) {
-        // Shared ports are shared with whoever asks: first make sure that nobody else has it.
+      if (shared && i == 0) {
+        // Shared ports are shared with whoever asks, and the kernel, too, may choose one that other
+        // sockets of this user share: first make sure that nobody else has it.
         config.reuse_port = false;
         absl::StatusOr<Endpoint> probe = shards_[0]->OpenSocket(config);
         if (IsTaken(probe.status())) return probe.status();
-        if (probe.ok()) shards_[0]->CloseSocket(v6);
+        if (probe.ok()) {
+          shards_[0]->CloseSocket(v6);
+          config.bind.port = probe->port;
+        }
       }
       config.reuse_port = shared;
       absl::StatusOr<Endpoint> local = shards_[i]->OpenSocket(config);

@@ -103,13 +103,21 @@ size_t EngineShard::Step(Instant deadline) {
   const bool more = RunQueues();
   // Offline while it may sleep, so that nobody waits for a sleeper; the first batch comes back.
   if (reader_.online()) reader_.Offline();
+  WakeControl();
   // What the sockets dropped is counted before a long sleep.
-  if (uncounted_) deadline = std::min(deadline, now_ + kCountInterval);
+  if (uncounted_) deadline = std::min(deadline, counted_ + kCountInterval);
   const size_t trains = loop_.Poll(more ? Instant::min() : deadline);
-  if (std::exchange(wake_control_, false)) env_.control_loop->Wake();
-  uncounted_ = trains > 0;
-  if (trains == 0 || now_ - counted_ >= kCountInterval) CountSocketDrops();
+  WakeControl();
+  // A system call per socket, so not for every turn. A turn without trains has not set the time.
+  if (trains == 0) now_ = loop_.clock().Now();
+  uncounted_ = now_ - counted_ < kCountInterval;
+  if (!uncounted_) CountSocketDrops();
   return trains;
+}
+
+// Control has reports to read. Before each sleep, since what makes them may be long over then.
+void EngineShard::WakeControl() {
+  if (std::exchange(wake_control_, false)) env_.control_loop->Wake();
 }
 
 // What other threads have queued for this one. True if some of it is left for the next time.
@@ -321,6 +329,9 @@ SendResult EngineShard::Route(const Peer* peer, const Endpoint& to, const Packet
 SendResult EngineShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
   if (packets.size == 0) return SendResult::kOk;
   if (IsRelay(to)) return Fail(Drop::kTxRelayNotAllowed, packets, SendResult::kRelayNotAllowed);
+  if (!IsDestination(to)) {
+    return Fail(Drop::kTxNoDestination, packets, SendResult::kNoDestination);
+  }
   const uint32_t segment = SegmentSize(packets);
   if (segment > io::kMaxDatagram) return Fail(Drop::kTxTooLarge, packets, SendResult::kTooLarge);
   const PacketTrain train{packets.data, packets.size, segment};

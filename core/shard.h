@@ -96,6 +96,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   SendResult Fail(Drop drop, const PacketTrain& packets, SendResult result);
 
   bool RunQueues();
+  void WakeControl();
   void CountSocketDrops();
 
   ShardEnvironment env_;
@@ -112,7 +113,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   size_t view_count_ = 0;
   Destinations destinations_;
   bool wake_control_ = false;
-  bool uncounted_ = false;  // trains have come since
+  bool uncounted_ = false;  // there have been turns since
   bool stopping_ = false;
   RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
   RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5

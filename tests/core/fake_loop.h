@@ -3,6 +3,7 @@
 #define RINGSOCK_TESTS_CORE_FAKE_LOOP_H_
 
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -14,6 +15,8 @@ namespace ringsock {
 
 class FakeLoop final : public io::Loop {
  public:
+  static constexpr uint16_t kFirstPort = 40'000;
+
   struct Sent {
     io::SocketId socket;
     io::TxTrain train;
@@ -31,10 +34,21 @@ class FakeLoop final : public io::Loop {
 
   const char* name() const override { return "fake"; }
   const Clock& clock() const override { return clock_; }
-  absl::StatusOr<io::SocketId> OpenUdp(const io::UdpConfig&, io::UdpHandler*) override { return 0; }
+  absl::StatusOr<io::SocketId> OpenUdp(const io::UdpConfig& config, io::UdpHandler*) override {
+    opened_.push_back(config);
+    return static_cast<io::SocketId>(opened_.size() - 1);
+  }
   void CloseUdp(io::SocketId) override {}
-  Endpoint LocalEndpoint(io::SocketId) const override { return {}; }
-  io::UdpStats Stats(io::SocketId) const override { return {}; }
+  // Each socket that leaves the choice to the kernel gets a number of its own.
+  Endpoint LocalEndpoint(io::SocketId socket) const override {
+    Endpoint local = opened_[socket].bind;
+    if (local.port == 0) local.port = static_cast<uint16_t>(kFirstPort + socket);
+    return local;
+  }
+  io::UdpStats Stats(io::SocketId) const override {
+    ++stats_calls_;
+    return {};
+  }
   void Send(io::SocketId socket, const io::TxTrain& train) override {
     Sent sent{socket, train, train.slab != nullptr, {}};
     const uint32_t segment = train.segment_size == 0 ? train.size : train.segment_size;
@@ -53,13 +67,22 @@ class FakeLoop final : public io::Loop {
     return slab;
   }
   void ReleaseSlab(io::TxSlab* slab) override { free_.push_back(slab); }
-  size_t Poll(Instant) override { return 0; }
+  size_t Poll(Instant deadline) override {
+    if (on_poll) on_poll(deadline);
+    return 0;
+  }
   void Wake() override { wakes_.fetch_add(1, std::memory_order_relaxed); }
 
   std::vector<Sent>& sent() { return sent_; }
   size_t free_slabs() const { return free_.size(); }
   int wakes() const { return wakes_.load(std::memory_order_relaxed); }
   ManualClock& manual_clock() { return clock_; }
+  // What was asked for, by socket.
+  const std::vector<io::UdpConfig>& opened() const { return opened_; }
+  int stats_calls() const { return stats_calls_; }
+
+  // What a Poll() does.
+  std::function<void(Instant deadline)> on_poll;
 
  private:
   ManualClock clock_;
@@ -67,6 +90,8 @@ class FakeLoop final : public io::Loop {
   std::vector<io::TxSlab> slabs_;
   std::vector<io::TxSlab*> free_;
   std::vector<Sent> sent_;
+  std::vector<io::UdpConfig> opened_;
+  mutable int stats_calls_ = 0;
   std::atomic<int> wakes_{0};
 };
 

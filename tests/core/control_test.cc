@@ -1,0 +1,44 @@
+// The control thread, with readers that the test moves by hand.
+#include "core/control.h"
+
+#include <atomic>
+#include <thread>
+
+#include "gtest/gtest.h"
+#include "tests/core/engine_fixture.h"
+#include "tests/core/fake_loop.h"
+
+namespace ringsock {
+namespace {
+
+// spec: PEER-2: whoever asks, when the call returns no reader uses a removed peer.
+TEST(ControlTest, EveryUpdateWaitsForTheLastRemoval) {
+  FakeLoop loop;
+  Quiescence quiescence;
+  PeerTable peers({}, &quiescence);
+  Control control(&loop, &peers, &quiescence, {}, {});
+  ASSERT_TRUE(control.CreateEndpoint(KeyNumber(1), {}).ok());
+  control.StartThread();
+  auto reader = *quiescence.Register();
+  reader.Online();
+  std::atomic<bool> passed{false};
+  std::atomic<int> returned{0};
+  const auto update = [&] {
+    control.UpdatePeers({});
+    EXPECT_TRUE(passed.load()) << "returned while a reader may use the peer";
+    returned.fetch_add(1);
+  };
+  std::thread first(update);
+  ASSERT_TRUE(WaitUntil([&] { return peers.size() == 0; }));
+  std::thread second(update);  // finds nothing to remove
+  // Time for a call that does not wait to come back. One that waits never does.
+  for (int i = 0; i < 2000 && returned.load() == 0; ++i) control.Execute([] {});
+  passed.store(true);
+  reader.Offline();
+  first.join();
+  second.join();
+  EXPECT_EQ(returned.load(), 2);
+}
+
+}  // namespace
+}  // namespace ringsock
