@@ -7,6 +7,8 @@
 #include <cstring>
 #include <utility>
 
+#include "core/new_thread.h"
+
 namespace ringsock {
 namespace {
 
@@ -16,21 +18,25 @@ constexpr Duration kReclaimInterval = std::chrono::milliseconds(10);
 }  // namespace
 
 Control::Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence,
-                 std::vector<io::Loop*> shard_loops, std::vector<ShardLink*> links)
+                 PathReports* path_reports, std::vector<io::Loop*> shard_loops,
+                 std::vector<ShardLink*> links)
     : loop_(*loop),
       peers_(*peers),
       quiescence_(*quiescence),
+      path_reports_(*path_reports),
       shard_loops_(std::move(shard_loops)),
       links_(std::move(links)) {}
 
 Control::~Control() { Stop(); }
 
-void Control::StartThread() {
-  {
-    std::lock_guard lock(mutex_);
-    threaded_ = true;
-  }
-  thread_ = std::thread([this] { ThreadMain(); });
+absl::Status Control::StartThread() {
+  // Held until the thread exists, so that nobody waits for one that does not.
+  std::lock_guard lock(mutex_);
+  absl::StatusOr<std::thread> thread = NewThread([this] { ThreadMain(); });
+  if (!thread.ok()) return thread.status();
+  thread_ = *std::move(thread);
+  threaded_ = true;
+  return absl::OkStatus();
 }
 
 void Control::ThreadMain() {
@@ -57,16 +63,18 @@ void Control::Stop() {
   thread_.join();
 }
 
-void Control::Execute(const std::function<void()>& task) {
+bool Control::Execute(const std::function<void()>& task) {
   std::unique_lock lock(mutex_);
   if (!threaded_) {
+    if (stopping_) return false;
     task();
-    return;
+    return true;
   }
   Task queued{&task};
   tasks_.push_back(&queued);
   loop_.Wake();
   done_.wait(lock, [&queued] { return queued.done; });
+  return true;
 }
 
 void Control::Step(Instant deadline) {
@@ -97,6 +105,7 @@ void Control::RunTasks() {
 }
 
 void Control::RunReports() {
+  for (PathReport report; path_reports_.Pop(&report);) LogPath(report);
   for (uint32_t shard = 0; shard < links_.size(); ++shard) {
     ShardLink& link = *links_[shard];
     while (const StunPacket* packet = link.stun.Front()) {
@@ -122,23 +131,28 @@ void Control::LogPath(const PathReport& report) {
   Log().info("peer {}: {}: {} (was {})", report.key.ToShortString(), PathChangeName(report.change),
              report.from.ToString(),
              report.previous.IsNone() ? std::string("none") : report.previous.ToString());
+  if (report.left_out > 0) {
+    Log().info("{} more changes of roaming addresses were not logged", report.left_out);
+  }
 }
 
 absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
                                                std::span<const Endpoint> endpoints) {
-  absl::StatusOr<PeerId> id = PeerId::kNone;
+  absl::StatusOr<PeerId> id = absl::FailedPreconditionError("the engine is closed");
   Execute([&] { id = peers_.Create(key, endpoints); });
   return id;
 }
 
-void Control::UpdatePeers(std::span<const PublicKey> keys) {
+absl::Status Control::UpdatePeers(std::span<const PublicKey> keys) {
   uint64_t epoch = 0;
-  Execute([&] {
+  const bool ran = Execute([&] {
     if (peers_.Update(keys) > 0) removal_epoch_ = quiescence_.Advance();
     epoch = removal_epoch_;
   });
+  if (!ran) return absl::FailedPreconditionError("the engine is closed");
   // Also if another call removed them a moment ago: the promise is that they are gone.
   WaitForShards(epoch);
+  return absl::OkStatus();
 }
 
 // On the caller's thread, so that control goes on. A shard that sleeps counts as passed, one that
@@ -155,7 +169,7 @@ void Control::WaitForShards(uint64_t epoch) const {
 
 std::vector<PeerStatus> Control::Peers() {
   std::vector<PeerStatus> peers;
-  Execute([&] {
+  const auto collect = [&] {
     peers.reserve(peers_.size());
     peers_.ForEach([&](const Peer& peer) {
       PeerStatus status;
@@ -172,7 +186,8 @@ std::vector<PeerStatus> Control::Peers() {
       }
       peers.push_back(std::move(status));
     });
-  });
+  };
+  if (!Execute(collect)) collect();
   return peers;
 }
 

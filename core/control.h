@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "base/timer_queue.h"
 #include "core/engine.h"
+#include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
 #include "core/shard_link.h"
@@ -33,17 +34,19 @@ class Control {
 
   // `loop` is control's own, `shard_loops` are only woken; all outlive this, and `links` (one for
   // each shard) too.
-  Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence,
+  Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence, PathReports* path_reports,
           std::vector<io::Loop*> shard_loops, std::vector<ShardLink*> links);
   ~Control();
 
-  // Starts the thread. Without it, whoever calls Step() is the control thread.
-  void StartThread();
-  // Runs what was asked for and ends the thread. From then on Execute() runs on the caller.
+  // Starts the thread. Without it, whoever calls Step() is the control thread. ResourceExhausted if
+  // the system has no thread left.
+  absl::Status StartThread();
+  // Runs what was asked for and ends the thread. From then on Execute() runs nothing.
   void Stop();
 
-  // Any thread but a shard's: runs `task` on the control thread and returns when it has run.
-  void Execute(const std::function<void()>& task);
+  // Any thread but a shard's: runs `task` on the control thread and returns when it has run. False
+  // if control has stopped and it will not.
+  bool Execute(const std::function<void()>& task);
 
   // Control thread: runs what is queued and due; if that is nothing, waits for more until
   // `deadline`.
@@ -51,9 +54,10 @@ class Control {
   // When Step() has something to do of itself.
   Instant NextDeadline() const;
 
-  // Any thread but a shard's. Spec: PEER-1, PEER-2, PEER-4.
+  // Any thread but a shard's. Spec: PEER-1, PEER-2, PEER-4. FailedPrecondition after Stop().
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, std::span<const Endpoint> endpoints);
-  void UpdatePeers(std::span<const PublicKey> keys);
+  absl::Status UpdatePeers(std::span<const PublicKey> keys);
+  // After Stop() it reads the table on the caller's thread: nobody else may write there then.
   std::vector<PeerStatus> Peers();
 
   // The rest is for the control thread.
@@ -81,6 +85,7 @@ class Control {
   io::Loop& loop_;
   PeerTable& peers_;
   Quiescence& quiescence_;
+  PathReports& path_reports_;
   const std::vector<io::Loop*> shard_loops_;
   const std::vector<ShardLink*> links_;
   TimerQueue timers_;

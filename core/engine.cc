@@ -11,54 +11,18 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "core/engine_internal.h"
+#include "core/new_thread.h"
 
 namespace ringsock {
 
-namespace {
-
-// The cores this process may run on.
-std::vector<int> AllowedCores() {
-  cpu_set_t set;
-  CPU_ZERO(&set);
-  std::vector<int> cores;
-  if (sched_getaffinity(0, sizeof(set), &set) == 0) {
-    for (int core = 0; core < CPU_SETSIZE; ++core) {
-      if (CPU_ISSET(core, &set)) cores.push_back(core);
-    }
-  }
-  return cores;
-}
-
-}  // namespace
-
 absl::Status Handler::OnShardStart(Shard&) { return absl::OkStatus(); }
 void Handler::OnShardStop(Shard&) {}
-
-uint32_t EngineOptions::ShardCount() const {
-  if (shards != 0) return shards;
-  return std::max<uint32_t>(1, static_cast<uint32_t>(AllowedCores().size()));
-}
-
-std::string EngineOptions::ToString() const {
-  const char* backend = io.backend == io::Backend::kAuto    ? "auto"
-                        : io.backend == io::Backend::kUring ? "io_uring"
-                                                            : "mmsg";
-  return absl::StrCat(
-      "port=", port, " ipv4=", ipv4 ? bind_v4.ToString() : "off",
-      " ipv6=", ipv6 ? bind_v6.ToString() : "off", " shards=", shards, " pin_threads=", pin_threads,
-      " socket_buffer=", socket_buffer, " max_peers=", max_peers,
-      " sender_ring_packets=", sender_ring_packets, " max_senders=", max_senders,
-      " backend=", backend, " gso=", io.gso, " gro=", io.gro, " zero_copy=", io.zero_copy,
-      " rx_buffers=", io.rx_buffers, " rx_batch=", io.rx_batch, " tx_queue=", io.tx_queue,
-      " tx_slabs=", io.tx_slabs,
-      " spin_us=", std::chrono::duration_cast<std::chrono::microseconds>(io.spin).count());
-}
 
 namespace {
 
 // The shard's core, from those of the thread that starts it (children inherit them).
 void PinThisThread(uint32_t shard) {
-  const std::vector<int> cores = AllowedCores();
+  const std::vector<int> cores = internal::AllowedCores();
   if (cores.empty()) return;
   cpu_set_t set;
   CPU_ZERO(&set);
@@ -67,54 +31,62 @@ void PinThisThread(uint32_t shard) {
   if (error != 0) Log().warn("shard {} is not pinned to a core: {}", shard, std::strerror(error));
 }
 
-absl::Status CheckOptions(const EngineOptions& options, const Handler* handler) {
-  if (handler == nullptr) return absl::InvalidArgumentError("handler is null");
-  if (!options.ipv4 && !options.ipv6) {
-    return absl::InvalidArgumentError("ipv4 and ipv6 are both off: nothing to listen on");
-  }
-  if (options.ipv4 && !options.bind_v4.IsV4()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("bind_v4 ", options.bind_v4.ToString(), " is not an IPv4 address"));
-  }
-  if (options.ipv6 && options.bind_v6.IsV4()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("bind_v6 ", options.bind_v6.ToString(), " is not an IPv6 address"));
-  }
-  return absl::OkStatus();
-}
-
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
                                                       Handler* handler) {
-  if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
-  const uint32_t shards = options.ShardCount();
-  internal::EngineLoops loops;
-  io::LoopOptions loop_options = options.io;
-  for (size_t i = 0; i < shards; ++i) {
-    io::BackendChoice choice;
-    absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(loop_options, &choice);
-    if (!loop.ok()) return loop.status();
-    if (i == 0) io::LogBackend(choice);
-    loop_options.backend = choice.backend;  // the same for all
-    loops.shards.push_back(*std::move(loop));
-  }
-  // Control moves few bytes: the least that works.
-  loop_options.rx_buffers = 2;
-  loop_options.tx_slabs = 1;
-  loop_options.spin = Duration::zero();
-  io::BackendChoice choice;
-  absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(loop_options, &choice);
-  if (!loop.ok()) return loop.status();
-  loops.control = *std::move(loop);
-  return internal::EngineImpl::Create(options, handler, std::move(loops),
-                                      internal::EngineImpl::Threads::kOwn);
+  return internal::EngineImpl::Start(options, handler, nullptr);
 }
 
 namespace internal {
+namespace {
 
-EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads)
-    : options_(options), threads_(threads), loops_(std::move(loops)) {
+// The engine whose shard this thread runs.
+thread_local const EngineImpl* running_shard_of = nullptr;
+
+}  // namespace
+
+class EngineImpl::OnShard {
+ public:
+  explicit OnShard(const EngineImpl* engine) : outer_(std::exchange(running_shard_of, engine)) {}
+  ~OnShard() { running_shard_of = outer_; }
+  OnShard(const OnShard&) = delete;
+  OnShard& operator=(const OnShard&) = delete;
+
+ private:
+  const EngineImpl* outer_;
+};
+
+absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOptions& options,
+                                                              Handler* handler,
+                                                              std::shared_ptr<PeerState> peers) {
+  if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
+  const uint32_t shards = options.ShardCount();
+  EngineLoops loops;
+  for (uint32_t i = 0; i < shards; ++i) {
+    absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(options.io);
+    if (!loop.ok()) return loop.status();
+    loops.shards.push_back(*std::move(loop));
+  }
+  // Control moves few bytes: the least that works.
+  io::LoopOptions control = options.io;
+  control.rx_buffers = 2;
+  control.tx_slabs = 1;
+  control.spin = Duration::zero();
+  absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(control);
+  if (!loop.ok()) return loop.status();
+  loops.control = *std::move(loop);
+  return Create(options, handler, std::move(loops), Threads::kOwn, nullptr, std::move(peers));
+}
+
+EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
+                       std::shared_ptr<PeerState> peers)
+    : options_(options),
+      threads_(threads),
+      loops_(std::move(loops)),
+      state_(std::move(peers)),
+      path_reports_(loops_.control.get()),
+      learner_(&state_->peers) {
   options_.shards = static_cast<uint32_t>(loops_.shards.size());
 }
 
@@ -122,9 +94,12 @@ EngineImpl::~EngineImpl() { Close(); }
 
 absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptions& options,
                                                                Handler* handler, EngineLoops loops,
-                                                               Threads threads, RelayQueue* relay) {
+                                                               Threads threads, RelayQueue* relay,
+                                                               std::shared_ptr<PeerState> peers) {
   if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
-  auto engine = std::unique_ptr<EngineImpl>(new EngineImpl(options, std::move(loops), threads));
+  if (peers == nullptr) peers = std::make_shared<PeerState>(options.max_peers);
+  auto engine = std::unique_ptr<EngineImpl>(
+      new EngineImpl(options, std::move(loops), threads, std::move(peers)));
   absl::Status status = engine->MakeShards(handler, relay);
   if (status.ok()) status = engine->OpenSockets();
   if (status.ok()) {
@@ -140,8 +115,11 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
 }
 
 absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
-  peers_ =
-      std::make_unique<PeerTable>(PeerTableOptions{.max_peers = options_.max_peers}, &quiescence_);
+  {
+    std::lock_guard lock(state_->mutex);
+    state_->owner = this;
+  }
+  Quiescence& quiescence = state_->quiescence;
   std::vector<io::Loop*> loops;
   std::vector<ShardLink*> links;
   for (const auto& loop : loops_.shards) {
@@ -149,16 +127,19 @@ absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
     links_.push_back(std::make_unique<ShardLink>());
     links.push_back(links_.back().get());
   }
-  senders_ =
-      std::make_unique<SenderQueues>(loops, options_.max_senders, options_.sender_ring_packets);
+  senders_ = std::make_unique<SenderQueues>(
+      loops,
+      SenderQueues::Paths{
+          .peers = &state_->peers, .quiescence = &quiescence, .reports = &path_reports_},
+      options_.max_senders, options_.sender_ring_packets);
   for (uint32_t i = 0; i < loops.size(); ++i) {
-    absl::StatusOr<Quiescence::Reader> reader = quiescence_.Register();
+    absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
     if (!reader.ok()) return reader.status();
     shards_.push_back(
         std::make_unique<EngineShard>(ShardEnvironment{.index = i,
                                                        .loop = loops[i],
                                                        .handler = handler,
-                                                       .peers = peers_.get(),
+                                                       .peers = &state_->peers,
                                                        .senders = senders_.get(),
                                                        .link = links[i],
                                                        .control_loop = loops_.control.get(),
@@ -166,25 +147,28 @@ absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
                                                        .gso = options_.io.gso},
                                       *std::move(reader)));
   }
-  absl::StatusOr<Quiescence::Reader> reader = quiescence_.Register();
+  absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
   if (!reader.ok()) return reader.status();
   reader_ = *std::move(reader);
-  control_ =
-      std::make_unique<Control>(loops_.control.get(), peers_.get(), &quiescence_, loops, links);
+  control_ = std::make_unique<Control>(loops_.control.get(), &state_->peers, &quiescence,
+                                       &path_reports_, loops, links);
   return absl::OkStatus();
 }
 
 absl::Status EngineImpl::StartShards() {
   if (threads_ == Threads::kCaller) {
+    const OnShard scope(this);
     for (auto& shard : shards_) {
       if (absl::Status status = shard->Start(); !status.ok()) return status;
       ++started_;
     }
     return absl::OkStatus();
   }
-  control_->StartThread();
+  if (absl::Status status = control_->StartThread(); !status.ok()) return status;
   for (uint32_t i = 0; i < shards_.size(); ++i) {
-    shard_threads_.emplace_back([this, i] { ShardMain(i); });
+    absl::StatusOr<std::thread> thread = NewThread([this, i] { ShardMain(i); });
+    if (!thread.ok()) return thread.status();
+    shard_threads_.push_back(*std::move(thread));
   }
   std::unique_lock lock(start_mutex_);
   start_reported_.wait(lock, [this] { return start_reports_ == shards_.size(); });
@@ -192,6 +176,7 @@ absl::Status EngineImpl::StartShards() {
 }
 
 void EngineImpl::ShardMain(uint32_t index) {
+  const OnShard scope(this);
   pthread_setname_np(pthread_self(), absl::StrCat("rs-shard-", index).c_str());
   if (options_.pin_threads) PinThisThread(index);
   EngineShard& shard = *shards_[index];
@@ -209,48 +194,67 @@ void EngineImpl::ShardMain(uint32_t index) {
 }
 
 void EngineImpl::Close() {
+  if (running_shard_of == this) {
+    Log().error("Close() was called on a shard's thread, which it would have to wait for: ignored");
+    return;
+  }
   if (closed_.exchange(true)) return;  // spec: RECV-7
   stop_.store(true, std::memory_order_release);
   if (threads_ == Threads::kCaller) {
+    const OnShard scope(this);
     for (size_t i = 0; i < shards_.size(); ++i) shards_[i]->Stop(/*tell_handler=*/i < started_);
-  } else if (shard_threads_.empty()) {
-    for (auto& shard : shards_) shard->CloseSockets();  // it never came to start
   } else {
     for (auto& loop : loops_.shards) loop->Wake();
     for (auto& thread : shard_threads_) thread.join();
+    // Those that never came to start.
+    for (size_t i = shard_threads_.size(); i < shards_.size(); ++i) shards_[i]->CloseSockets();
   }
   if (senders_ != nullptr) senders_->Close();
   if (control_ != nullptr) control_->Stop();
 }
 
+absl::Status EngineImpl::CheckMayWait() const {
+  if (running_shard_of == this) {
+    return absl::FailedPreconditionError(
+        "peers cannot be changed from a Handler: it would wait for its own shard");
+  }
+  if (Closed()) return absl::FailedPreconditionError("the engine is closed");
+  return absl::OkStatus();
+}
+
 absl::StatusOr<PeerId> EngineImpl::CreateEndpoint(const PublicKey& key,
                                                   absl::string_view endpoints) {
-  if (Closed()) return absl::FailedPreconditionError("the engine is closed");
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
   absl::StatusOr<std::vector<Endpoint>> list = Endpoint::ParseList(endpoints);
   if (!list.ok()) return list.status();
   return control_->CreateEndpoint(key, *list);
 }
 
 absl::Status EngineImpl::UpdatePeers(std::span<const PublicKey> keys) {
-  if (Closed()) return absl::FailedPreconditionError("the engine is closed");
-  control_->UpdatePeers(keys);
-  return absl::OkStatus();
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
+  return control_->UpdatePeers(keys);
 }
 
 void EngineImpl::ConfirmPath(PeerId id, const Endpoint& from) {
+  if (Closed()) return;
   std::lock_guard lock(reader_mutex_);
   Quiescence::Section section(&reader_);
-  Peer* peer = peers_->FindById(id);
-  if (peer != nullptr && !peer->addresses().IsCurrent(from)) peer->addresses().Confirm(from);
+  Peer* peer = learner_.News(id, from);
+  if (peer == nullptr) return;
+  PathReport report;
+  if (learner_.Learn(peer, from, loops_.control->clock().Now(), &report)) {
+    path_reports_.Push(report);
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Sender>> EngineImpl::NewSender() { return senders_->NewSender(); }
 
 EngineStatus EngineImpl::Status() const {
-  return {.backend = loops_.control->name(),
-          .port = port_,
-          .shards = options_.shards,
-          .peers = control_->Peers()};
+  EngineStatus status{
+      .backend = loops_.control->name(), .port = port_, .shards = options_.shards, .peers = {}};
+  std::lock_guard lock(state_->mutex);
+  if (state_->owner == this) status.peers = control_->Peers();
+  return status;
 }
 
 CounterSnapshot EngineImpl::Counters() const {
@@ -262,6 +266,7 @@ CounterSnapshot EngineImpl::Counters() const {
 size_t EngineImpl::Step() {
   control_->Step(Instant::min());
   size_t trains = 0;
+  const OnShard scope(this);
   for (auto& shard : shards_) trains += shard->Step(Instant::min());
   return trains;
 }

@@ -42,7 +42,8 @@ struct EngineOptions {
   bool ipv6 = true;
   IpAddress bind_v4 = IpAddress::AnyV4();
   IpAddress bind_v6 = IpAddress::AnyV6();
-  // Threads that move packets; 0 is one per core this process may run on.
+  // Threads that move packets; 0 is one per core this process may run on. With max_senders at most
+  // 1016.
   uint32_t shards = 0;
   // Pin shard i to the i-th allowed core.
   bool pin_threads = true;
@@ -50,7 +51,7 @@ struct EngineOptions {
   int socket_buffer = io::kDefaultSocketBuffer;
   // The most peers at one time. Memory grows with use, not with this bound.
   uint32_t max_peers = 1u << 20;
-  // Packets that each ring from a Sender to a shard holds.
+  // Packets that each ring from a Sender to a shard holds, at most 65536.
   uint32_t sender_ring_packets = 1024;
   // Senders that may exist at one time (each has a ring to every shard).
   uint32_t max_senders = 64;
@@ -140,6 +141,9 @@ class Sender {
   virtual ~Sender() = default;
   virtual SendResult Send(PeerId peer, const PacketTrain& packets) = 0;
   virtual SendResult SendTo(const Endpoint& to, const PacketTrain& packets) = 0;
+  // WireGuard authenticated a packet of `peer` that came from `from` (spec: PATH-1 to PATH-5).
+  // Takes no lock unless it has a change to report: this is for every packet.
+  virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
   // Makes the packets sent since the last call known to their shards. Send() does so by itself when
   // a ring is half full.
   virtual void Flush() = 0;
@@ -163,7 +167,9 @@ struct EngineStatus {
 };
 
 // All calls are safe from every thread. Those that change peers are carried out by the control
-// thread and have taken effect when they return; do not call them from a Handler.
+// thread and have taken effect when they return. From a Handler, so on a shard's thread, they are
+// FailedPrecondition, since they may have to wait for that very shard; nor can a Handler close or
+// destroy its engine.
 class Engine {
  public:
   // Opens the sockets and starts the threads. `handler` outlives the engine. Errors name the cure.
@@ -172,7 +178,8 @@ class Engine {
   virtual ~Engine() = default;
 
   // Stops the threads and closes the sockets: no call to the handler is running or will come when
-  // it returns. The first call does the work; later ones return at once.
+  // it returns. The first call does the work; later ones return at once. From a Handler: a logged
+  // error, and nothing else.
   virtual void Close() = 0;
 
   virtual uint16_t port() const = 0;
@@ -186,7 +193,8 @@ class Engine {
   // Keeps exactly these peers of the ones there are; the state of all others goes (spec: PEER-2).
   // When it returns no shard sends to, or receives for, a peer that went.
   virtual absl::Status UpdatePeers(std::span<const PublicKey> keys) = 0;
-  // The same as Shard::ConfirmPath, from any thread.
+  // The same as Shard::ConfirmPath, from any thread, now and then: it takes a lock that all callers
+  // share. For every packet there is Sender::ConfirmPath.
   virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
 
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.

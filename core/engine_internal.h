@@ -13,6 +13,7 @@
 
 #include "core/control.h"
 #include "core/engine.h"
+#include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
 #include "core/relay_queue.h"
@@ -28,6 +29,25 @@ struct EngineLoops {
   std::unique_ptr<io::Loop> control;
 };
 
+// The peers of an engine. They outlive it, so that the next one can go on with them: it is then the
+// owner, and the one before must be closed.
+struct PeerState {
+  explicit PeerState(uint32_t max_peers) : peers({.max_peers = max_peers}, &quiescence) {}
+
+  Quiescence quiescence;
+  PeerTable peers;
+  std::mutex mutex;
+  const Engine* owner = nullptr;  // guarded by mutex
+};
+
+// Readers of the peers beside shards and Senders: Engine::ConfirmPath() and a Bind's queues.
+inline constexpr size_t kOtherReaders = 8;
+
+// InvalidArgument that names the option and what it may be.
+absl::Status CheckOptions(const EngineOptions& options, const Handler* handler);
+// The cores this process may run on.
+std::vector<int> AllowedCores();
+
 class EngineImpl final : public Engine {
  public:
   enum class Threads {
@@ -36,11 +56,14 @@ class EngineImpl final : public Engine {
   };
 
   // Opens the sockets and, with Threads::kOwn, starts the threads. `options.shards` is taken from
-  // the loops.
-  static absl::StatusOr<std::unique_ptr<EngineImpl>> Create(const EngineOptions& options,
-                                                            Handler* handler, EngineLoops loops,
-                                                            Threads threads,
-                                                            RelayQueue* relay = nullptr);
+  // the loops. Goes on with `peers` if given.
+  static absl::StatusOr<std::unique_ptr<EngineImpl>> Create(
+      const EngineOptions& options, Handler* handler, EngineLoops loops, Threads threads,
+      RelayQueue* relay = nullptr, std::shared_ptr<PeerState> peers = nullptr);
+  // Engine::Start(), going on with `peers` if given.
+  static absl::StatusOr<std::unique_ptr<EngineImpl>> Start(const EngineOptions& options,
+                                                           Handler* handler,
+                                                           std::shared_ptr<PeerState> peers);
   ~EngineImpl() override;
 
   void Close() override;
@@ -63,13 +86,19 @@ class EngineImpl final : public Engine {
   Control& control() { return *control_; }
 
  private:
-  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads);
+  // While it lives, this thread runs a shard of the engine.
+  class OnShard;
+
+  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
+             std::shared_ptr<PeerState> peers);
   absl::Status MakeShards(Handler* handler, RelayQueue* relay);
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);
   absl::Status StartShards();
   void ShardMain(uint32_t index);
   bool Closed() const { return closed_.load(std::memory_order_acquire); }
+  // Why peers cannot be changed now, and on this thread.
+  absl::Status CheckMayWait() const;
 
   EngineOptions options_;
   const Threads threads_;
@@ -77,15 +106,16 @@ class EngineImpl final : public Engine {
 
   // In the order of dependence: each is used by what follows.
   EngineLoops loops_;
-  Quiescence quiescence_;
-  std::unique_ptr<PeerTable> peers_;
+  const std::shared_ptr<PeerState> state_;
+  PathReports path_reports_;
   std::vector<std::unique_ptr<ShardLink>> links_;
   std::unique_ptr<SenderQueues> senders_;
   std::vector<std::unique_ptr<EngineShard>> shards_;
   std::unique_ptr<Control> control_;
 
-  std::mutex reader_mutex_;
-  Quiescence::Reader reader_;  // of ConfirmPath(); guarded by reader_mutex_
+  std::mutex reader_mutex_;  // of ConfirmPath(); guards the next two
+  Quiescence::Reader reader_;
+  PathLearner learner_;
 
   size_t started_ = 0;  // shards, with Threads::kCaller
   std::vector<std::thread> shard_threads_;

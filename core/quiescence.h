@@ -25,8 +25,8 @@ class Quiescence {
   };
 
  public:
-  // Shards, senders and threads that ask for the status at one time. Each is one line to scan.
-  static constexpr size_t kMaxReaders = 256;
+  // Shards, Senders and other threads at one time. Each that was ever used is one line to scan.
+  static constexpr size_t kMaxReaders = 1024;
 
  private:
   // What readers touch, in an allocation of its own: with use-after-return detection, GCC 12 puts

@@ -22,8 +22,13 @@ uint32_t Scale(uint64_t hash, size_t shards) {
 
 class SenderQueues::SenderImpl final : public Sender {
  public:
-  SenderImpl(SenderQueues* queues, size_t index, Place* place)
-      : queues_(*queues), index_(index), place_(*place), unpublished_(queues->loops_.size()) {}
+  SenderImpl(SenderQueues* queues, size_t index, Place* place, Quiescence::Reader reader)
+      : queues_(*queues),
+        index_(index),
+        place_(*place),
+        reader_(std::move(reader)),
+        learner_(queues->paths_.peers),
+        unpublished_(queues->loops_.size()) {}
   ~SenderImpl() override {
     Flush();
     queues_.GiveBack(index_);
@@ -43,6 +48,18 @@ class SenderQueues::SenderImpl final : public Sender {
       return Fail(Drop::kTxNoDestination, packets, SendResult::kNoDestination);
     }
     return Push(queues_.ShardOf(to), PeerId::kNone, to, packets);
+  }
+
+  void ConfirmPath(PeerId id, const Endpoint& from) override {
+    if (queues_.closed_.load(std::memory_order_acquire)) return;
+    PathReport report;
+    {
+      Quiescence::Section section(&reader_);
+      Peer* peer = learner_.News(id, from);
+      if (peer == nullptr) return;  // spec: PATH-2
+      if (!learner_.Learn(peer, from, queues_.loops_[0]->clock().Now(), &report)) return;
+    }
+    queues_.paths_.reports->Push(report);
   }
 
   void Flush() override {
@@ -93,13 +110,16 @@ class SenderQueues::SenderImpl final : public Sender {
   SenderQueues& queues_;
   const size_t index_;
   Place& place_;
+  Quiescence::Reader reader_;
+  PathLearner learner_;
   std::vector<bool> unpublished_;  // by shard
   bool any_unpublished_ = false;
 };
 
-SenderQueues::SenderQueues(std::vector<io::Loop*> loops, uint32_t max_senders,
+SenderQueues::SenderQueues(std::vector<io::Loop*> loops, const Paths& paths, uint32_t max_senders,
                            uint32_t ring_packets)
     : loops_(std::move(loops)),
+      paths_(paths),
       ring_packets_(ring_packets),
       words_((std::max<size_t>(max_senders, 1) + 63) / 64),
       pending_(std::make_unique<PendingWord[]>(loops_.size() * words_)),
@@ -120,6 +140,8 @@ absl::StatusOr<std::unique_ptr<Sender>> SenderQueues::NewSender() {
     return absl::ResourceExhaustedError(
         absl::StrCat("all ", max_places_, " senders are in use; raise EngineOptions::max_senders"));
   }
+  absl::StatusOr<Quiescence::Reader> reader = paths_.quiescence->Register();
+  if (!reader.ok()) return reader.status();
   if (index == made_) {
     auto place = std::make_unique<Place>();
     for (size_t shard = 0; shard < loops_.size(); ++shard) {
@@ -129,7 +151,7 @@ absl::StatusOr<std::unique_ptr<Sender>> SenderQueues::NewSender() {
     ++made_;
   }
   places_[index]->taken = true;
-  return std::make_unique<SenderImpl>(this, index, places_[index].get());
+  return std::make_unique<SenderImpl>(this, index, places_[index].get(), *std::move(reader));
 }
 
 bool SenderQueues::Pending(uint32_t shard) const {

@@ -17,17 +17,29 @@
 #include "core/counters.h"
 #include "core/engine.h"
 #include "core/packet_ring.h"
+#include "core/path_learner.h"
+#include "core/peer_table.h"
+#include "core/quiescence.h"
 #include "io/loop.h"
 
 namespace ringsock {
 
 class SenderQueues {
  public:
+  // What Senders learn paths with. All of it outlives them.
+  struct Paths {
+    PeerTable* peers = nullptr;
+    Quiescence* quiescence = nullptr;
+    PathReports* reports = nullptr;
+  };
+
   // `loops` are the shards', in order; they outlive this. `ring_packets` per Sender and shard.
-  SenderQueues(std::vector<io::Loop*> loops, uint32_t max_senders, uint32_t ring_packets);
+  SenderQueues(std::vector<io::Loop*> loops, const Paths& paths, uint32_t max_senders,
+               uint32_t ring_packets);
   ~SenderQueues();
 
-  // Any thread. ResourceExhausted when `max_senders` exist, FailedPrecondition after Close().
+  // Any thread. ResourceExhausted when `max_senders`, or too many readers of the peers, exist;
+  // FailedPrecondition after Close().
   absl::StatusOr<std::unique_ptr<Sender>> NewSender();
 
   // Shard's thread: true if Drain() would find something.
@@ -70,6 +82,7 @@ class SenderQueues {
   }
 
   const std::vector<io::Loop*> loops_;
+  const Paths paths_;
   const uint32_t ring_packets_;
   const size_t words_;  // of 64 places, per shard
   const std::unique_ptr<PendingWord[]> pending_;

@@ -57,6 +57,7 @@ EngineShard::EngineShard(const ShardEnvironment& environment, Quiescence::Reader
       reader_(std::move(reader)),
       embedder_loop_(environment.loop, this),
       builder_(environment.loop, environment.gso ? TrainBuilder::kCopyLimit : 0),
+      learner_(environment.peers),
       now_(environment.loop->clock().Now()),
       counted_(now_) {}
 
@@ -340,16 +341,10 @@ SendResult EngineShard::SendTo(const Endpoint& to, const PacketTrain& packets) {
 }
 
 void EngineShard::ConfirmPath(PeerId id, const Endpoint& from) {
-  Peer* peer = env_.peers->FindById(id);
-  if (peer == nullptr || peer->addresses().IsCurrent(from)) return;  // spec: PATH-2, the hot path
-  if (IsRelay(from)) return;                                         // spec: PATH-1
+  Peer* peer = learner_.News(id, from);
+  if (peer == nullptr) return;  // spec: PATH-2, the hot path
   PathReport report;
-  report.key = peer->key();
-  report.from = from;
-  report.change = peer->addresses().Confirm(from, &report.previous);
-  if (report.change == PathChange::kUnchanged) return;
-  // A busy lower path says so with every packet; one line of log a second is enough (spec: PATH-5).
-  if (report.change == PathChange::kLowerKept && !lower_path_log_.Allow(now_)) return;
+  if (!learner_.Learn(peer, from, now_, &report)) return;
   if (env_.link->paths.TryPush(std::move(report))) wake_control_ = true;
 }
 

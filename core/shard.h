@@ -15,6 +15,7 @@
 #include "base/log.h"
 #include "core/counters.h"
 #include "core/engine.h"
+#include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
 #include "core/relay_queue.h"
@@ -104,6 +105,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   Quiescence::Reader reader_;
   ShardLoop embedder_loop_;
   TrainBuilder builder_;
+  PathLearner learner_;
   ShardCounters counters_;
   std::optional<Socket> v4_;
   std::optional<Socket> v6_;
@@ -115,8 +117,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   bool wake_control_ = false;
   bool uncounted_ = false;  // there have been turns since
   bool stopping_ = false;
-  RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
-  RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
+  RateLimit failure_log_{std::chrono::minutes(1)};  // spec: SEND-5
 };
 
 }  // namespace ringsock

@@ -11,10 +11,9 @@
 
 #include "base/clock.h"
 #include "base/endpoint.h"
-#include "base/key.h"
 #include "base/spsc_ring.h"
-#include "core/address_set.h"
 #include "core/packet_ring.h"
+#include "core/path_learner.h"
 
 namespace ringsock {
 
@@ -34,14 +33,6 @@ struct StunPacket {
 struct SendFailureReport {
   Endpoint to;
   int error = 0;  // errno
-};
-
-// A peer's path as ConfirmPath() changed it, for the log.
-struct PathReport {
-  PublicKey key;
-  PathChange change = PathChange::kUnchanged;
-  Endpoint from;
-  Endpoint previous;
 };
 
 // Something for the shard's thread to do between two polls.

@@ -16,15 +16,16 @@ TEST(ControlTest, EveryUpdateWaitsForTheLastRemoval) {
   FakeLoop loop;
   Quiescence quiescence;
   PeerTable peers({}, &quiescence);
-  Control control(&loop, &peers, &quiescence, {}, {});
+  PathReports reports(&loop);
+  Control control(&loop, &peers, &quiescence, &reports, {}, {});
   ASSERT_TRUE(control.CreateEndpoint(KeyNumber(1), {}).ok());
-  control.StartThread();
+  ASSERT_TRUE(control.StartThread().ok());
   auto reader = *quiescence.Register();
   reader.Online();
   std::atomic<bool> passed{false};
   std::atomic<int> returned{0};
   const auto update = [&] {
-    control.UpdatePeers({});
+    EXPECT_TRUE(control.UpdatePeers({}).ok());
     EXPECT_TRUE(passed.load()) << "returned while a reader may use the peer";
     returned.fetch_add(1);
   };

@@ -20,7 +20,10 @@ class SenderTest : public testing::Test {
   static constexpr uint32_t kRingPackets = 16;
   static constexpr uint32_t kMaxSenders = 70;  // more than one word of bits
 
-  SenderTest() : queues_({&loops_[0], &loops_[1]}, kMaxSenders, kRingPackets) {}
+  SenderTest()
+      : queues_({&loops_[0], &loops_[1]},
+                {.peers = &peers_, .quiescence = &quiescence_, .reports = &reports_}, kMaxSenders,
+                kRingPackets) {}
 
   std::unique_ptr<Sender> NewSender() {
     auto sender = queues_.NewSender();
@@ -45,6 +48,10 @@ class SenderTest : public testing::Test {
   }
 
   FakeLoop loops_[2];
+  FakeLoop control_;
+  Quiescence quiescence_;
+  PeerTable peers_{{}, &quiescence_};
+  PathReports reports_{&control_};
   SenderQueues queues_;
 };
 
