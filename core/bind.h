@@ -24,9 +24,14 @@
 
 namespace ringsock {
 
+namespace internal {
+class EngineImpl;
+struct PeerState;
+}  // namespace internal
+
 // Where a packet came from or goes to: a peer and the address it used (from Bind::Receive), a peer
 // alone (from CreateEndpoint), or an address alone (from ParseEndpoint, or an unknown source). A
-// plain value.
+// plain value, good for as long as the Bind has the peer, however often that is closed and opened.
 struct BindEndpoint {
   PeerId peer = PeerId::kNone;
   Endpoint address;
@@ -48,10 +53,13 @@ struct BindOptions {
   EngineOptions engine;
   // Received packets that may wait for Receive(): at least so many trains per shard and source, of
   // PacketRing::kBytesPerRecord on average. What finds no room is counted as Drop::kRxQueueFull.
+  // At most 65536.
   uint32_t queue_packets = 1024;
 };
 
-// Safe from every thread. Receive() of one source serves one thread at a time; others wait.
+// Safe from every thread. Receive() of one source serves one thread at a time; others wait. May be
+// opened again after Close(), as WireGuard does when its port changes: the peers, and the paths to
+// them, stay.
 class Bind {
  public:
   // What Receive() takes from. Each has queues of its own, so none starves another (spec: RECV-5).
@@ -63,7 +71,7 @@ class Bind {
   Bind& operator=(const Bind&) = delete;
 
   // Starts the engine on `port` (0: the kernel chooses) and returns the port. FailedPrecondition if
-  // it is open, or was: peers belong to the engine, so a new port takes a new Bind.
+  // it is open; else as Engine::Start(). What was not received before it was closed is gone.
   absl::StatusOr<uint16_t> Open(uint16_t port);
 
   // Waits for packets and returns how many of `packets`, in order, were filled: at least 1 (0 only
@@ -78,17 +86,22 @@ class Bind {
   static absl::StatusOr<BindEndpoint> ParseEndpoint(absl::string_view text);
   // A peer and its addresses (spec: PEER-1), as Engine::CreateEndpoint().
   absl::StatusOr<BindEndpoint> CreateEndpoint(const PublicKey& key, absl::string_view endpoints);
-  // WireGuard authenticated a packet of `peer` that came as `from` (spec: PATH-1 to PATH-5).
+  // WireGuard authenticated a packet of `peer` that came as `from` (spec: PATH-1 to PATH-5). For
+  // every packet.
   void ConfirmPath(PeerId peer, const BindEndpoint& from);
 
   // Makes every Receive() that waits, and all later ones, return Cancelled, and stops the engine.
-  // The first call does the work, later ones return at once (spec: RECV-7).
+  // The first call does the work, later ones return at once (spec: RECV-7). A Receive() that began
+  // before is Cancelled even if the bind is open again by the time it looks.
   void Close();
 
-  // The engine's, and what was dropped here.
+  // The engine's, and what was dropped here, since the last Open().
   CounterSnapshot Counters() const;
-  // For status and peer updates; null unless open or closed after that.
-  Engine* engine() { return engine_.get(); }
+  // For status and peer updates; null before the first Open(), and another one after each. Once
+  // UpdatePeers() has returned, no packet of a removed peer is received, also of those that waited.
+  std::shared_ptr<Engine> engine() const;
+  // Calls of Receive() that wait at this moment.
+  size_t waiting() const { return waiting_.load(std::memory_order_acquire); }
 
  private:
   static constexpr size_t kSources = static_cast<size_t>(Source::kCount);
@@ -103,15 +116,22 @@ class Bind {
   };
 
   size_t Take(Queue& queue, std::span<BindPacket> packets);
+  absl::Status StartEngine(const EngineOptions& options);
+  // Odd while open; 0 before the first Open().
+  uint64_t Session() const { return session_.load(std::memory_order_acquire); }
+  static bool IsOpen(uint64_t session) { return session % 2 == 1; }
+  static absl::Status WhyNotOpen(uint64_t session);
 
   BindOptions options_;
+  std::shared_ptr<internal::PeerState> peers_;  // passes from engine to engine
   std::array<std::unique_ptr<Queue>, kSources> queues_;
   std::unique_ptr<Receiver> receiver_;
-  std::mutex open_mutex_;
-  std::unique_ptr<Engine> engine_;
+  std::mutex open_mutex_;            // held by Open() and Close()
+  mutable std::mutex engine_mutex_;  // guards the next, and lanes against Counters()
+  std::shared_ptr<internal::EngineImpl> engine_;
   std::array<LockedSender, kSenders> senders_;  // after engine_: they go first
-  std::atomic<bool> open_{false};
-  std::atomic<bool> closed_{false};
+  std::atomic<uint64_t> session_{0};
+  std::atomic<size_t> waiting_{0};
 };
 
 }  // namespace ringsock

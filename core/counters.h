@@ -23,6 +23,7 @@ enum class Drop : uint8_t {
   kRxStun,       // STUN, and no netcheck wants it (spec: RECV-1)
   kRxKernel,     // the socket's buffer overflowed
   kRxQueueFull,  // the embedder takes packets from a queue (core/bind.h), and too slowly
+  kRxPeerGone,   // the peer was removed while the packet waited in that queue
   // sent
   kTxUnknownPeer,
   kTxNoDestination,  // spec: SEND-4; or for an address that nothing can be sent to

@@ -165,6 +165,7 @@ TEST_F(BindTest, CloseUnblocksEveryReceiver) {
       cancelled.fetch_add(1);
     });
   }
+  ASSERT_TRUE(WaitUntil([&] { return bind.waiting() == 4; }));
   bind.Close();
   bind.Close();
   for (auto& thread : threads) thread.join();
@@ -173,7 +174,108 @@ TEST_F(BindTest, CloseUnblocksEveryReceiver) {
       Send(bind, BindEndpoint{PeerId::kNone, *Endpoint::Parse("127.0.0.1:9")}, {"late"})));
   Buffers buffers(1);
   EXPECT_TRUE(absl::IsCancelled(bind.Receive(Bind::Source::kV4, buffers.view()).status()));
-  EXPECT_TRUE(absl::IsFailedPrecondition(bind.Open(0).status()));
+  EXPECT_EQ(bind.waiting(), 0u);
+}
+
+// As WireGuard does when its port changes: endpoints and paths that it has kept stay good.
+TEST_F(BindTest, OpensAgainAfterClose) {
+  Bind bind(Options());
+  Open(bind);
+  RemoteHost host, moved;
+  const auto peer = bind.CreateEndpoint(KeyNumber(1), host.text());
+  const auto gone = bind.CreateEndpoint(KeyNumber(2), "192.0.2.1:9");
+  ASSERT_TRUE(bind.engine()->UpdatePeers(std::vector<PublicKey>{KeyNumber(1)}).ok());
+  for (int round = 0; round < 3; ++round) {
+    host.Send(port_, Message(4, "in"));
+    EXPECT_EQ(Receive(bind, Bind::Source::kV4, 1), std::vector<std::string>{Message(4, "in")});
+    EXPECT_EQ(last_.peer, peer->peer);
+    EXPECT_TRUE(Send(bind, *peer, {Message(4, "out")}).ok());
+    EXPECT_EQ((round == 0 ? host : moved).Receive(), Message(4, "out"));
+    bind.ConfirmPath(peer->peer, {PeerId::kNone, moved.endpoint()});
+    host.Send(port_, Message(4, "nobody takes this one"));
+    std::thread waiting([&bind] {
+      Buffers buffers(1);
+      EXPECT_TRUE(absl::IsCancelled(bind.Receive(Bind::Source::kV6, buffers.view()).status()));
+    });
+    EXPECT_TRUE(WaitUntil([&] { return bind.waiting() == 1; }));
+    const std::shared_ptr<Engine> before = bind.engine();
+    bind.Close();
+    EXPECT_EQ(before->Status().peers.size(), 1u);
+    const auto port = bind.Open(round == 1 ? port_ : 0);
+    waiting.join();
+    ASSERT_TRUE(port.ok()) << port.status().ToString();
+    port_ = *port;
+    EXPECT_TRUE(before->Status().peers.empty());  // they are the next engine's
+    EXPECT_TRUE(absl::IsFailedPrecondition(before->UpdatePeers({})));
+    before->ConfirmPath(peer->peer, host.endpoint());
+    EXPECT_EQ(bind.engine()->Status().peers.size(), 1u);
+  }
+  EXPECT_NE(bind.CreateEndpoint(KeyNumber(3), "")->peer, gone->peer);
+}
+
+TEST_F(BindTest, AnOpenThatFailsMayBeTriedAgain) {
+  Bind bind(Options()), other(Options());
+  Open(other);
+  EXPECT_TRUE(absl::IsAlreadyExists(bind.Open(port_).status()));
+  EXPECT_EQ(bind.engine(), nullptr);
+  EXPECT_TRUE(bind.Open(0).ok());
+  BindOptions huge = Options();
+  huge.queue_packets = UINT32_MAX;
+  EXPECT_TRUE(absl::IsInvalidArgument(Bind(huge).Open(0).status()));
+}
+
+// spec: PEER-2
+TEST_F(BindTest, PacketsOfARemovedPeerDoNotComeOutOfTheQueue) {
+  Bind bind(Options());
+  Open(bind);
+  RemoteHost host, stranger;
+  ASSERT_TRUE(bind.CreateEndpoint(KeyNumber(1), host.text()).ok());
+  for (int i = 0; i < 10; ++i) host.Send(port_, Message(4, "of a peer"));
+  const auto received = [&] { return bind.Counters().paths[0].rx_packets; };
+  ASSERT_TRUE(WaitUntil([&] { return received() == 10; }));
+  ASSERT_TRUE(bind.engine()->UpdatePeers({}).ok());
+  stranger.Send(port_, Message(4, "of nobody"));
+  EXPECT_EQ(Receive(bind, Bind::Source::kV4, 1), std::vector<std::string>{Message(4, "of nobody")});
+  EXPECT_EQ(last_.peer, PeerId::kNone);
+  EXPECT_EQ(bind.Counters().drops[static_cast<size_t>(Drop::kRxPeerGone)], 10u);
+}
+
+// A reader that keeps up loses nothing, also if its buffers never end where a train does.
+TEST_F(BindTest, BuffersNeedNotMatchTrains) {
+  constexpr int kTrain = 7, kTrains = 60, kAhead = 3;
+  BindOptions options = Options();
+  options.engine.shards = 1;
+  options.queue_packets = 4;
+  Bind bind(options);
+  Open(bind);
+  RemoteHost host;
+  std::vector<std::string> sent, got;
+  const auto packets = [&] { return bind.Counters().paths[0].rx_packets; };
+  for (int i = 0; i < kTrains || got.size() < sent.size();) {
+    if (i < kTrains && sent.size() < got.size() / kTrain * kTrain + kAhead * kTrain) {
+      std::string train;
+      for (int k = 0; k < kTrain; ++k) {
+        sent.push_back(Message(4, absl::StrCat("packet ", 1000 + i * kTrain + k)));
+        train += sent.back();
+      }
+      host.SendTrain(port_, train, sent.back().size());
+      ASSERT_TRUE(WaitUntil([&] { return packets() == sent.size(); }));
+      ++i;
+      continue;
+    }
+    Buffers buffers(5);
+    const auto count = bind.Receive(Bind::Source::kV4, buffers.view());
+    ASSERT_TRUE(count.ok());
+    for (size_t k = 0; k < *count; ++k) got.push_back(buffers.Text(k));
+  }
+  EXPECT_EQ(got, sent);
+  EXPECT_EQ(bind.Counters().drops[static_cast<size_t>(Drop::kRxQueueFull)], 0u);
+}
+
+TEST_F(BindTest, NowhereIsNoDestination) {
+  Bind bind(Options());
+  Open(bind);
+  EXPECT_TRUE(absl::IsInvalidArgument(Send(bind, BindEndpoint{}, {"x"})));
 }
 
 TEST_F(BindTest, BeforeOpenNothingWorks) {

@@ -3,6 +3,8 @@
 #ifndef RINGSOCK_TESTS_CORE_ENGINE_FIXTURE_H_
 #define RINGSOCK_TESTS_CORE_ENGINE_FIXTURE_H_
 
+#include <netinet/in.h>
+#include <netinet/udp.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -142,6 +144,14 @@ class RemoteHost {
     const ssize_t sent =
         sendto(fd_, bytes.data(), bytes.size(), 0, reinterpret_cast<sockaddr*>(&address), length);
     EXPECT_EQ(sent, static_cast<ssize_t>(bytes.size())) << strerror(errno);
+  }
+  // The same for datagrams of one size that travel as one train (UDP_SEGMENT).
+  void SendTrain(uint16_t port, const std::string& bytes, size_t segment) {
+    const auto size = static_cast<int>(segment);
+    ASSERT_EQ(setsockopt(fd_, SOL_UDP, UDP_SEGMENT, &size, sizeof(size)), 0) << strerror(errno);
+    Send(port, bytes);
+    const int off = 0;
+    ASSERT_EQ(setsockopt(fd_, SOL_UDP, UDP_SEGMENT, &off, sizeof(off)), 0) << strerror(errno);
   }
   // The next datagram; nothing and a failure after kPatience.
   std::string Receive() {
