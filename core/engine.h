@@ -43,7 +43,7 @@ struct EngineOptions {
   IpAddress bind_v4 = IpAddress::AnyV4();
   IpAddress bind_v6 = IpAddress::AnyV6();
   // Threads that move packets; 0 is one per core this process may run on. With max_senders at most
-  // 1016.
+  // 504.
   uint32_t shards = 0;
   // Pin shard i to the i-th allowed core.
   bool pin_threads = true;

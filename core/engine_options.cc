@@ -53,8 +53,8 @@ absl::Status CheckSizes(const EngineOptions& options) {
           absl::StrCat(size.name, ": ", size.value, " is not ", size.min, " to ", size.max));
     }
   }
-  // Each of them reads the peer tables.
-  constexpr uint64_t kMost = Quiescence::kMaxReaders - kOtherReaders;
+  // Each of them reads the peer tables, and an engine may start while one before it is still there.
+  constexpr uint64_t kMost = Quiescence::kMaxReaders / 2 - kOtherReaders;
   const uint64_t shards = options.ShardCount();
   if (shards + options.max_senders > kMost) {
     return absl::InvalidArgumentError(absl::StrCat("shards and max_senders: ", shards, " and ",

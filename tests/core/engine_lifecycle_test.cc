@@ -1,8 +1,14 @@
 // The engine's start and end, and what an embedder does around it, on loopback.
+#include <pthread.h>
+
+#include <algorithm>
+#include <array>
 #include <atomic>
+#include <functional>
 #include <memory>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "core/engine.h"
@@ -20,16 +26,16 @@ TEST_P(EngineTest, ClosesUnderTrafficAndFreesThePort) {
     EngineOptions options = Options(2);
     START_OR_SKIP(options);
     const uint16_t port = engine_->port();
-    AddPeer(1, remote_.text());
+    const PeerId peer = AddPeer(1, remote_.text());
     std::atomic<bool> stop{false};
     std::thread traffic([&] {
       auto sender = *engine_->NewSender();
       while (!stop.load()) {
         remote_.Send(port, Message(4, "in"));
-        sender->Send(PeerId{1}, TrainOf(Message(4, "out")));
+        sender->Send(peer, TrainOf(Message(4, "out")));
         sender->Flush();
       }
-      EXPECT_EQ(sender->Send(PeerId{1}, TrainOf(Message(4, "late"))), SendResult::kClosed);
+      EXPECT_EQ(sender->Send(peer, TrainOf(Message(4, "late"))), SendResult::kClosed);
     });
     handler_.WaitFor(handler_.size() + 20);
     engine_->Close();
@@ -61,7 +67,9 @@ TEST_P(EngineTest, APortInUseIsAnErrorThatNamesIt) {
 }
 
 TEST_P(EngineTest, AllShardsShareOnePort) {
-  handler_.reaction = [](Shard& shard, const ReceivedTrain& train) {
+  std::array<std::atomic<bool>, 3> received{};
+  handler_.reaction = [&received](Shard& shard, const ReceivedTrain& train) {
+    received[shard.index()].store(true);
     EXPECT_EQ(shard.Send(train.peer, train.packets), SendResult::kOk);
   };
   START_OR_SKIP(Options(3));
@@ -72,6 +80,44 @@ TEST_P(EngineTest, AllShardsShareOnePort) {
     host.Send(engine_->port(), Message(4, absl::StrCat(i)));
     EXPECT_EQ(host.Receive(), Message(4, absl::StrCat(i)));
   }
+  // By the hash of the source: that 20 of them fall to one of three is one chance in 10^9.
+  EXPECT_GE(std::count(received.begin(), received.end(), true), 2);
+}
+
+// What would wait for the very shard it is called on is refused.
+TEST_P(EngineTest, AHandlerCannotCloseOrChangePeers) {
+  std::atomic<Engine*> engine{nullptr};
+  handler_.reaction = [&engine](Shard&, const ReceivedTrain&) {
+    Engine& mine = *engine.load();
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.CreateEndpoint(KeyNumber(2), "").status()));
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.UpdatePeers({})));
+    mine.Close();
+  };
+  START_OR_SKIP(Options());
+  engine.store(engine_.get());
+  AddPeer(1, remote_.text());
+  for (size_t i = 1; i <= 3; ++i) {  // it goes on as before
+    remote_.Send(engine_->port(), Message(4, "x"));
+    handler_.WaitFor(i);
+  }
+  EXPECT_EQ(engine_->Status().peers.size(), 1u);
+  engine_->Close();
+}
+
+// A thread that cannot be had is an error that says so.
+TEST_P(EngineTest, NoThreadIsAnError) {
+  START_OR_SKIP(Options());  // only to know that the backend is there
+  pthread_attr_t usual, huge;
+  ASSERT_EQ(pthread_getattr_default_np(&usual), 0);
+  ASSERT_EQ(pthread_attr_init(&huge), 0);
+  ASSERT_EQ(pthread_attr_setstacksize(&huge, size_t{1} << 48), 0);  // more than can be mapped
+  ASSERT_EQ(pthread_setattr_default_np(&huge), 0);
+  const auto engine = Engine::Start(Options(2), &handler_);
+  ASSERT_EQ(pthread_setattr_default_np(&usual), 0);
+  pthread_attr_destroy(&huge);
+  ASSERT_FALSE(engine.ok());
+  EXPECT_TRUE(absl::IsResourceExhausted(engine.status())) << engine.status().ToString();
+  EXPECT_NE(engine.status().ToString().find("fewer shards"), std::string::npos);
 }
 
 TEST_P(EngineTest, EnginesLiveSideBySide) {
@@ -175,6 +221,31 @@ TEST(EngineOptionsTest, BadOptionsAreErrors) {
   elsewhere.bind_v4 = IpAddress::V4(192, 0, 2, 1);
   const auto status = Engine::Start(elsewhere, &handler).status();
   EXPECT_NE(status.ToString().find("192.0.2.1"), std::string::npos) << status.ToString();
+}
+
+// Sizes that nobody can mean are refused before anything is allocated, by name.
+TEST(EngineOptionsTest, AbsurdSizesAreErrors) {
+  KeepingHandler handler;
+  const std::pair<const char*, std::function<void(EngineOptions*)>> cases[] = {
+      {"shards", [](EngineOptions* o) { o->shards = 1'000'000'000; }},
+      {"max_senders", [](EngineOptions* o) { o->max_senders = UINT32_MAX; }},
+      {"sender_ring_packets", [](EngineOptions* o) { o->sender_ring_packets = UINT32_MAX; }},
+      {"sender_ring_packets", [](EngineOptions* o) { o->sender_ring_packets = 0; }},
+      {"max_peers", [](EngineOptions* o) { o->max_peers = 0; }},
+      {"max_peers", [](EngineOptions* o) { o->max_peers = UINT32_MAX; }},
+      {"rx_buffers", [](EngineOptions* o) { o->io.rx_buffers = 0; }},
+      {"rx_buffers", [](EngineOptions* o) { o->io.rx_buffers = UINT32_MAX; }},
+      {"rx_batch", [](EngineOptions* o) { o->io.rx_batch = UINT32_MAX; }},
+      {"tx_queue", [](EngineOptions* o) { o->io.tx_queue = UINT32_MAX; }},
+      {"tx_slabs", [](EngineOptions* o) { o->io.tx_slabs = UINT32_MAX; }},
+  };
+  for (const auto& [name, spoil] : cases) {
+    EngineOptions options;
+    spoil(&options);
+    const absl::Status status = Engine::Start(options, &handler).status();
+    EXPECT_TRUE(absl::IsInvalidArgument(status)) << name << ": " << status.ToString();
+    EXPECT_NE(status.ToString().find(name), std::string::npos) << status.ToString();
+  }
 }
 
 TEST(EngineOptionsTest, AllOptionsArePrinted) {

@@ -131,6 +131,39 @@ TEST_F(SenderTest, NobodyAndNowhereAreRefused) {
   EXPECT_FALSE(queues_.Pending(1));
 }
 
+// What a Sender learns takes effect at once and is reported, the chatter of a busy peer seldom.
+TEST_F(SenderTest, LearnsPathsAndReportsThem) {
+  const Endpoint one = *Endpoint::Parse("192.0.2.1:1"), two = *Endpoint::Parse("192.0.2.1:2");
+  const std::vector<Endpoint> list{*Endpoint::Parse("192.0.2.1:9")};
+  const PeerId peer = *peers_.Create(PublicKey{{1}}, list);
+  auto sender = NewSender();
+  sender->ConfirmPath(PeerId{99}, one);
+  sender->ConfirmPath(peer, RelayEndpoint(1));
+  EXPECT_EQ(control_.wakes(), 0);
+  for (int i = 0; i < 10; ++i) {
+    sender->ConfirmPath(peer, one);
+    sender->ConfirmPath(peer, one);
+    sender->ConfirmPath(peer, two);
+  }
+  EXPECT_EQ(peers_.FindById(peer)->addresses().Snapshot().roam, two);
+  PathReport report;
+  ASSERT_TRUE(reports_.Pop(&report));
+  EXPECT_EQ(report.change, PathChange::kRoamSet);
+  EXPECT_EQ(report.from, one);
+  EXPECT_EQ(report.left_out, 0u);
+  EXPECT_FALSE(reports_.Pop(&report));
+  EXPECT_EQ(control_.wakes(), 1);
+  loops_[0].manual_clock().Advance(std::chrono::seconds(1));
+  sender->ConfirmPath(peer, list[0]);
+  ASSERT_TRUE(reports_.Pop(&report));
+  EXPECT_EQ(report.change, PathChange::kRoamCleared);
+  EXPECT_EQ(report.previous, two);
+  EXPECT_EQ(report.left_out, 19u);
+  queues_.Close();
+  sender->ConfirmPath(peer, one);
+  EXPECT_FALSE(peers_.FindById(peer)->addresses().Snapshot().roaming);
+}
+
 TEST_F(SenderTest, ABudgetLeavesTheRestForTheNextTime) {
   auto busy = NewSender();
   auto quiet = NewSender();
