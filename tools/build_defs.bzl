@@ -15,8 +15,11 @@ _COPTS = [
     "-Wimplicit-fallthrough",
 ]
 
-# GoogleTest is linked into every test.
-_TEST_DEPS = ["//third_party:gtest_main"]
+# Linked into every test.
+_TEST_DEPS = [
+    "//third_party:gtest_main",
+    "//tools:tsan_suppressions",
+]
 
 _TEST_TAGS = [
     "exclusive",
