@@ -1,0 +1,91 @@
+// A client's standing connection to one region: dials its nodes, logs in, keeps packets in a
+// bounded queue while the stream stalls, answers pings, and connects again when it breaks, until it
+// is destroyed. What it is for (home, reverse routes, idleness) is its owner's: core/.
+#ifndef RINGSOCK_DERP_REGION_CONNECTION_H_
+#define RINGSOCK_DERP_REGION_CONNECTION_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/clock.h"
+#include "base/endpoint.h"
+#include "base/key.h"
+#include "derp/frame.h"
+
+namespace ringsock::derp {
+
+class RegionConnection;
+
+// On the control thread, from inside the loop's turn or the connection's timers, never from inside
+// a call to the connection. Must not destroy the connection; the owner does that later.
+class RegionEvents {
+ public:
+  virtual ~RegionEvents() = default;
+  // Logged in. Each time is a new generation: routes of the one before are void (spec: DERP-2,4).
+  virtual void OnUp(RegionConnection& connection) = 0;
+  // A relayed packet; a view that ends with the call.
+  virtual void OnPacket(RegionConnection& connection, const PublicKey& source,
+                        std::span<const std::byte> packet) = 0;
+  // The bytes that came in one go have been delivered: time to flush what OnPacket gathered.
+  virtual void OnPacketsEnd(RegionConnection& connection) = 0;
+  virtual void OnPeerGone(RegionConnection& connection, const PublicKey& peer) = 0;
+  // The relay reports a problem with this connection; empty: well again.
+  virtual void OnHealth(RegionConnection& connection, absl::string_view problem) = 0;
+  // A connection that was up broke, or one could not be made. It will try again by itself.
+  virtual void OnDown(RegionConnection& connection, const absl::Status& why) = 0;
+};
+
+struct WriteQueueLimits {
+  // Waiting for the stream: frames of at most so many bytes, none older than this. What is over is
+  // dropped from the head, since the oldest packet is worth least.
+  size_t max_bytes = 1 << 20;
+  Duration max_age = std::chrono::seconds(3);
+};
+
+struct RegionCounters {
+  uint64_t connects = 0;  // logins done
+  uint64_t failures = 0;  // connections lost or not made
+  uint64_t tx_packets = 0;
+  uint64_t tx_bytes = 0;
+  uint64_t rx_packets = 0;
+  uint64_t rx_bytes = 0;
+  uint64_t tx_dropped_full = 0;    // over WriteQueueLimits::max_bytes
+  uint64_t tx_dropped_aged = 0;    // over WriteQueueLimits::max_age
+  uint64_t tx_dropped_rate = 0;    // over the relay's token bucket
+  uint64_t tx_dropped_broken = 0;  // waiting in the queue when the connection broke
+};
+
+struct RegionConnectionStatus {
+  bool up = false;
+  std::string node;         // name of the node connected to, or being tried
+  std::string description;  // TLS version and cipher, resumed or not
+  Endpoint remote;
+  Instant since{};         // of this state
+  std::string last_error;  // why it is not up, or was not
+  size_t queued_bytes = 0;
+  RegionCounters counters;
+};
+
+// For one thread. `packets` are cut into frames and copied to the write queue.
+class RegionConnection {
+ public:
+  virtual ~RegionConnection() = default;
+  virtual RegionId region() const = 0;
+  virtual bool up() const = 0;
+  // Queues one packet for `peer`. It may push out older ones, which are counted; false if it is not
+  // taken at all (larger than a relay carries).
+  virtual bool Send(const PublicKey& peer, std::span<const std::byte> packet) = 0;
+  // Whether this is our home: told to the relay at once and after each login.
+  virtual void SetPreferred(bool preferred) = 0;
+  // The link changed: drops the connection if there is one, and dials at once.
+  virtual void Reconnect(absl::string_view reason) = 0;
+  virtual RegionConnectionStatus Status() const = 0;
+};
+
+}  // namespace ringsock::derp
+
+#endif  // RINGSOCK_DERP_REGION_CONNECTION_H_

@@ -1,0 +1,146 @@
+// TLS for relay connections as a filter without I/O: ciphertext of the stream in, plaintext out,
+// and the other way round. BoringSSL does the work; the rules of who is trusted are here (spec:
+// derp.md, Transport). The owner moves the bytes between this and a stream.
+//
+//   stream ─ciphertext─▶ Receive() ─▶ TlsEvents::OnPlaintext
+//   TlsSink::Write ◀─ciphertext─ Send() ◀─plaintext
+#ifndef RINGSOCK_DERP_TLS_H_
+#define RINGSOCK_DERP_TLS_H_
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "base/clock.h"
+#include "base/key.h"
+#include "derp/relay_map.h"
+
+namespace ringsock::derp {
+
+// The most plaintext in one record (RFC 8446 section 5.1), and how much longer one gets in all
+// ciphers that are on.
+inline constexpr size_t kMaxTlsPlaintext = 16384;
+inline constexpr size_t kMaxTlsOverhead = 256;
+
+// Takes ciphertext for the stream, in order.
+class TlsSink {
+ public:
+  virtual ~TlsSink() = default;
+  // Bytes that Write() takes now. Handshake messages are written whatever it says: the sink bounds
+  // what one connection may queue by ending it.
+  virtual size_t Room() const = 0;
+  virtual void Write(std::span<const std::byte> ciphertext) = 0;
+};
+
+// Called from inside Start() and Receive(). Must not destroy the session.
+class TlsEvents {
+ public:
+  virtual ~TlsEvents() = default;
+  // The handshake is over and the other side is whom it must be. Once, before any plaintext.
+  virtual void OnHandshakeDone() = 0;
+  // Bytes in order, up to kMaxTlsPlaintext at a time; they may be written to, and end with the
+  // call. An error ends the session with that error.
+  virtual absl::Status OnPlaintext(std::span<std::byte> bytes) = 0;
+};
+
+class TlsClientContext;
+class TlsServerContext;
+
+// Whom a client wants to reach.
+struct TlsTarget {
+  std::string host_name;  // SNI (not sent if it is an IP address); names the session to resume
+  std::string certificate_name;                // what the chain must be for; ignored with `pin`
+  std::optional<std::array<uint8_t, 32>> pin;  // SHA-256 of the one certificate that will do
+  bool insecure = false;                       // no verification at all: only the test switches
+
+  static TlsTarget Of(const RelayNode& node);
+};
+
+// One connection, either role. Not thread safe. The context, sink and events outlive it.
+class TlsSession {
+ public:
+  virtual ~TlsSession() = default;
+
+  static absl::StatusOr<std::unique_ptr<TlsSession>> NewClient(TlsClientContext* context,
+                                                               const TlsTarget& target,
+                                                               TlsSink* sink, TlsEvents* events);
+  static absl::StatusOr<std::unique_ptr<TlsSession>> NewServer(TlsServerContext* context,
+                                                               TlsSink* sink, TlsEvents* events);
+
+  // A client says hello; a server waits. Once.
+  virtual absl::Status Start() = 0;
+  // Takes all of `ciphertext`, of which it may keep a part of a record. An error ends the session
+  // and says which check failed and why, such as: certificate expired on 2026-01-02 (of "derp1");
+  // each later call says the same. An alert for the other side has been written by then.
+  virtual absl::Status Receive(std::span<std::byte> ciphertext) = 0;
+  // Seals plaintext into records of up to kMaxTlsPlaintext as long as the sink has room for a whole
+  // one, and returns how many bytes it took: 0 before the handshake is done. What it took is on its
+  // way: it is never offered again.
+  virtual size_t Send(std::span<const std::byte> plaintext) = 0;
+  // The stream ended. OK after the other side's close_notify, else an error: it may have been cut.
+  virtual absl::Status OnStreamEnd() = 0;
+  // Says close_notify.
+  virtual void Shutdown() = 0;
+
+  virtual bool handshake_done() const = 0;
+  virtual bool resumed() const = 0;
+  virtual std::string Description() const = 0;  // "TLSv1.3 TLS_AES_128_GCM_SHA256, resumed"
+  // Of a client: the relay's key for fast start, if its chain ended in a meta certificate and this
+  // is TLS 1.3, whose transcript covers it. Nothing if the session was resumed and the certificate
+  // was not seen, unless the context remembers it for that session.
+  virtual std::optional<PublicKey> fast_start_key() const = 0;
+};
+
+// What all connections of a client share: trust, and sessions to resume. For one thread, that of
+// its sessions. Outlives them.
+class TlsClientContext {
+ public:
+  struct Options {
+    // PEM file or directory of roots; both empty: the system's.
+    std::string roots_file;
+    std::string roots_directory;
+    bool allow_tls13 = true;     // off only in tests
+    size_t max_sessions = 1024;  // remembered for resumption, the oldest go first
+    // Seconds of Unix time, for validity periods. Null: the system's.
+    int64_t (*unix_time)() = nullptr;
+  };
+  static absl::StatusOr<std::unique_ptr<TlsClientContext>> Create(const Options& options);
+  virtual ~TlsClientContext() = default;
+};
+
+// What all connections of a server share. May be shared by threads; `Load` may be called while
+// sessions run, which keep what they began with. Outlives its sessions.
+class TlsServerContext {
+ public:
+  struct Options {
+    PublicKey meta_key;  // the relay's key, for the meta certificate
+    bool meta_certificate = true;
+  };
+  // A server without a certificate yet: sessions fail until Load() succeeded.
+  static absl::StatusOr<std::unique_ptr<TlsServerContext>> Create(const Options& options);
+  virtual ~TlsServerContext() = default;
+  // PEM chain and private key. An error names the file's fault and leaves what was there.
+  virtual absl::Status Load(const std::string& chain_pem, const std::string& key_pem) = 0;
+};
+
+// A self-signed certificate with an ECDSA P-256 key.
+struct SelfSignedCertificate {
+  std::string chain_pem;
+  std::string key_pem;  // a secret
+};
+absl::StatusOr<SelfSignedCertificate> MakeSelfSignedCertificate(const std::string& host_name,
+                                                                int64_t not_before,
+                                                                int64_t not_after);
+// SHA-256 of the DER bytes of the first certificate of a PEM chain: what "sha256-raw:" pins.
+absl::StatusOr<std::array<uint8_t, 32>> CertificatePin(const std::string& chain_pem);
+
+}  // namespace ringsock::derp
+
+#endif  // RINGSOCK_DERP_TLS_H_
