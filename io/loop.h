@@ -26,6 +26,8 @@
 
 namespace ringsock::io {
 
+class StreamLoop;
+
 // The largest UDP payload over IPv4: 65,535 less 20 (IP) less 8 (UDP). Also the longest train.
 inline constexpr size_t kMaxDatagram = 65507;
 // The most datagrams the kernel takes in one train (UDP_MAX_SEGMENTS; 64 before Linux 6.9, so 64).
@@ -49,6 +51,10 @@ struct LoopOptions {
   uint32_t tx_queue = 256;
   // Slabs for senders that have to copy (AcquireSlab), 64 KiB each.
   uint32_t tx_slabs = 64;
+  // For a loop with streams (io/stream.h): how many at one time, and receive buffers of 16 KiB,
+  // which are made with the first stream.
+  uint32_t max_streams = 1 << 16;
+  uint32_t stream_buffers = 64;
   // How long Poll() looks for events before it sleeps. Waking a sleeping core costs 24-31 us.
   Duration spin = std::chrono::microseconds(0);
 };
@@ -168,8 +174,11 @@ class Loop {
   // Gives back a slab that was not sent.
   virtual void ReleaseSlab(TxSlab* slab) = 0;
 
+  // TCP on this loop (io/stream.h); null if the loop has none. Lives as long as the loop.
+  virtual StreamLoop* streams() { return nullptr; }
+
   // Delivers what is there; if that is nothing, waits for an event, Wake() or the deadline.
-  // Returns the number of trains delivered. The simulated loop never waits.
+  // Returns the number of trains and stream events delivered. The simulated loop never waits.
   virtual size_t Poll(Instant deadline) = 0;
   // Any thread: makes a Poll() that waits, or the next one, return. Costs a system call only if the
   // loop sleeps. Everything written before Wake() is visible after that Poll().

@@ -18,6 +18,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "io/control_message.h"
+#include "io/epoll_streams.h"
 #include "io/receive_errors.h"
 #include "io/slab_pool.h"
 #include "io/train.h"
@@ -34,6 +35,8 @@ constexpr size_t kTxBatch = 32;
 // Slots for sockets open at one time; a SocketId is a slot and, above it, a generation.
 constexpr uint32_t kSlotBits = 8;
 constexpr uint32_t kMaxSockets = 1 << kSlotBits;
+// In the list for ppoll: the waker, the streams' epoll, then the sockets by slot.
+constexpr uint32_t kFirstSocket = 2;
 // Turns that busy sockets may take before idle ones are looked at again.
 constexpr uint32_t kIdleCheckTurns = 8;
 
@@ -113,8 +116,9 @@ class MmsgLoop final : public Loop {
   explicit MmsgLoop(const LoopOptions& options)
       : options_(options),
         slabs_(options.tx_slabs),
-        rx_(std::max(1u, std::min(options.rx_batch, options.rx_buffers))) {
-    poll_.reserve(kMaxSockets + 1);
+        rx_(std::max(1u, std::min(options.rx_batch, options.rx_buffers))),
+        streams_(&SystemClock(), options.max_streams) {
+    poll_.reserve(kMaxSockets + kFirstSocket);
   }
   ~MmsgLoop() override {
     for (const auto& socket : sockets_) {
@@ -139,6 +143,7 @@ class MmsgLoop final : public Loop {
   TxSlab* AcquireSlab() override { return slabs_.Acquire(); }
   void ReleaseSlab(TxSlab* slab) override { slabs_.Release(slab); }
 
+  StreamLoop* streams() override { return &streams_; }
   size_t Poll(Instant deadline) override;
   void Wake() override { waker_.Wake(); }
 
@@ -173,6 +178,8 @@ class MmsgLoop final : public Loop {
   uint32_t turns_ = 0;
   bool any_paused_ = false;
   std::vector<pollfd> poll_;
+  EpollStreams streams_;
+  bool streams_ready_ = true;  // may have something: ask epoll
 };
 
 absl::StatusOr<SocketId> MmsgLoop::OpenUdp(const UdpConfig& config, UdpHandler* handler) {
@@ -219,12 +226,13 @@ size_t MmsgLoop::Poll(Instant deadline) {
     if (trains > 0 || woken) return trains;
   }
   const Instant now = clock().Now();
-  if (now >= deadline) {
+  const Instant end = std::min(deadline, streams_.NextTimer());
+  if (now >= end || streams_.HasWork()) {
     WaitReadable(Duration::zero());
     return Round();
   }
   if (!waker_.PrepareSleep()) return 0;
-  WaitReadable(deadline == Instant::max() ? Duration::max() : deadline - now);
+  WaitReadable(end == Instant::max() ? Duration::max() : end - now);
   waker_.FinishSleep();
   return Round();
 }
@@ -267,6 +275,7 @@ void MmsgLoop::WaitReadable(Duration timeout) {
   if (any_paused_) timeout = std::min(timeout, ResumePaused());
   poll_.clear();
   poll_.push_back({waker_.fd(), POLLIN, 0});
+  poll_.push_back({streams_.fd(), POLLIN, 0});
   for (uint32_t i = 0; i < slots_used_; ++i) {
     // A negative descriptor is skipped by the kernel; it keeps slot and position in step.
     const Socket* socket = sockets_[i].get();
@@ -278,8 +287,10 @@ void MmsgLoop::WaitReadable(Duration timeout) {
   spec.tv_nsec = timeout.count() % 1'000'000'000;
   const bool forever = timeout == Duration::max();
   if (ppoll(poll_.data(), poll_.size(), forever ? nullptr : &spec, nullptr) <= 0) return;
+  if (poll_[1].revents != 0) streams_ready_ = true;
   for (uint32_t i = 0; i < slots_used_; ++i) {
-    if (poll_[i + 1].revents != 0 && sockets_[i] != nullptr) sockets_[i]->readable = true;
+    if (poll_[i + kFirstSocket].revents != 0 && sockets_[i] != nullptr)
+      sockets_[i]->readable = true;
   }
 }
 
@@ -288,6 +299,14 @@ size_t MmsgLoop::Round() {
   for (uint32_t i = 0; i < slots_used_; ++i) {
     if (sockets_[i] != nullptr && sockets_[i]->readable) trains += Receive(*sockets_[i]);
   }
+  if (streams_ready_) {
+    const size_t events = streams_.Deliver();
+    streams_ready_ = events > 0;
+    trains += events;
+  }
+  trains += streams_.Turn();
+  // What stream handlers sent on datagram sockets.
+  Flush();
   return trains;
 }
 

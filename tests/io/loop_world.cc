@@ -6,9 +6,11 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <array>
 #include <utility>
 
 #include "base/log.h"
+#include "io/fd.h"
 #include "io/mmsg_loop.h"
 #include "io/sim_network.h"
 #include "io/uring.h"
@@ -18,6 +20,26 @@ namespace ringsock::io {
 namespace {
 
 using MakeLoop = absl::StatusOr<std::unique_ptr<Loop>> (*)(const LoopOptions&);
+
+// A listener that nobody accepts from, with its backlog full: the kernel drops further SYNs.
+struct FullListener final : World::Silent {
+  explicit FullListener(const IpAddress& ip) {
+    sockaddr_storage address{};
+    socklen_t length = Endpoint{ip, 0, 0}.ToSockaddr(&address);
+    auto* name = reinterpret_cast<sockaddr*>(&address);
+    listener = Fd(socket(name->sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
+    EXPECT_EQ(bind(listener.get(), name, length), 0);
+    EXPECT_EQ(listen(listener.get(), 0), 0);
+    EXPECT_EQ(getsockname(listener.get(), name, &length), 0);
+    at = Endpoint::FromSockaddr(address);
+    for (Fd& client : clients) {
+      client = Fd(socket(name->sa_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+      connect(client.get(), name, length);
+    }
+  }
+  Fd listener;
+  std::array<Fd, 8> clients;
+};
 
 // Loops on this host's loopback.
 class RealWorld final : public World {
@@ -31,6 +53,9 @@ class RealWorld final : public World {
   }
   IpAddress Address(size_t, bool v4) override {
     return v4 ? IpAddress::V4(127, 0, 0, 1) : IpAddress::Parse("::1").value();
+  }
+  std::unique_ptr<Silent> Silence(bool v4) override {
+    return std::make_unique<FullListener>(Address(0, v4));
   }
   void Turn() override {
     for (const auto& loop : loops_) {
@@ -64,6 +89,11 @@ class SimWorld final : public World {
     const auto last = static_cast<uint8_t>(index + 1);
     if (v4) return IpAddress::V4(198, 51, 100, last);
     return IpAddress::V6({0x20, 0x01, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last});
+  }
+  std::unique_ptr<Silent> Silence(bool v4) override {
+    auto silent = std::make_unique<Silent>();
+    silent->at = {Address(200, v4), 443, 0};
+    return silent;
   }
   void Turn() override { network_.RunFor(std::chrono::microseconds(100)); }
 

@@ -26,6 +26,12 @@ class World {
   virtual Loop& Add(const LoopOptions& options) = 0;
   // An address that the `index`-th loop can bind and all others can reach.
   virtual IpAddress Address(size_t index, bool v4) = 0;
+  // A place to connect to that never answers, for as long as the object lives.
+  struct Silent {
+    virtual ~Silent() = default;
+    Endpoint at;
+  };
+  virtual std::unique_ptr<Silent> Silence(bool v4) = 0;
   // Something happens: every loop polls once and time goes on, really or in simulation.
   virtual void Turn() = 0;
 };

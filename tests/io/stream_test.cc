@@ -1,0 +1,485 @@
+// One suite for the streams of every loop: order, back-pressure, ends and errors, many at a time.
+#include "io/stream.h"
+
+#include <gmock/gmock.h>
+#include <sys/resource.h>
+
+#include "tests/io/stream_world.h"
+
+namespace ringsock::io {
+namespace {
+
+using std::chrono::milliseconds;
+using testing::HasSubstr;
+
+bool RaiseFileLimit(rlim_t files) {
+  rlimit limit{};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0) return false;
+  if (limit.rlim_cur >= files) return true;
+  limit.rlim_cur = std::min(files, limit.rlim_max);
+  return limit.rlim_cur >= files && setrlimit(RLIMIT_NOFILE, &limit) == 0;
+}
+
+std::vector<WorldParam> StreamWorlds() {
+  std::vector<WorldParam> worlds = WorldsAndFamilies();
+  std::erase_if(worlds, [](const WorldParam& param) {
+    const auto world = param.factory.make();
+    return world->Add({}).streams() == nullptr;
+  });
+  return worlds;
+}
+INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(StreamWorlds()), ParamName);
+
+// ---- Bytes ----
+
+TEST_P(StreamTest, CarriesPiecesOfAllSizesInOrderBothWays) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  for (size_t size : {1, 2, 3, 100, 1400, 4096, 16384, 16385, 65537, 200'000}) {
+    ASSERT_EQ(a->SendNext(size), size);
+    ASSERT_EQ(b->SendNext(size / 2 + 1), size / 2 + 1);
+    ASSERT_TRUE(
+        Until([&, &a = a, &b = b] { return b->received == a->sent && a->received == b->sent; },
+              "all arrives"));
+  }
+  EXPECT_TRUE(a->in_order && b->in_order);
+  EXPECT_EQ(acceptor_.froms[0], a->loop->LocalEndpoint(a->id));
+  EXPECT_EQ(a->loop->RemoteEndpoint(a->id), at_);
+  EXPECT_EQ(b->loop->LocalEndpoint(b->id), at_);
+  const StreamStats stats = a->loop->Stats(a->id);
+  EXPECT_EQ(stats.tx_bytes, a->sent);
+  EXPECT_EQ(stats.rx_bytes, a->received);
+  EXPECT_EQ(stats.tx_queued, 0u);
+}
+
+TEST_P(StreamTest, KeepsWhatIsSentBeforeTheConnectionStands) {
+  Listen();
+  auto a = Connect();
+  EXPECT_EQ(a->SendNext(5000), 5000u);
+  ASSERT_TRUE(Until([&] { return !acceptor_.ends.empty() && acceptor_.ends[0]->received == 5000; },
+                    "arrives"));
+  EXPECT_TRUE(acceptor_.ends[0]->in_order);
+}
+
+TEST_P(StreamTest, Carries100Megabytes) {
+  constexpr uint64_t kTotal = 100'000'000;
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  StreamEnd* from = a.get();
+  const std::vector<std::byte> piece(32768, std::byte{7});
+  uint64_t received = 0;
+  // Uniform bytes, to be quick; order is for the other tests.
+  b->on_receive = [&](StreamId, std::span<std::byte> bytes) { received += bytes.size(); };
+  const auto fill = [&, from](StreamId) {
+    while (from->sent < kTotal) {
+      const size_t want = std::min<uint64_t>(piece.size(), kTotal - from->sent);
+      const size_t taken = from->loop->Send(from->id, std::span(piece).first(want));
+      from->sent += taken;
+      if (taken < want) return;
+    }
+    from->loop->Shutdown(from->id);
+  };
+  b->in_order = false;  // not looked at
+  a->on_writable = fill;
+  fill(a->id);
+  ASSERT_TRUE(Until([&, b = b] { return b->ends == 1; }, "all arrives"));
+  EXPECT_EQ(received, kTotal);
+  EXPECT_GT(a->writables, 0);
+}
+
+TEST_P(StreamTest, HoldsBackASenderWhoseReceiverPauses) {
+  ConnectConfig config;
+  config.options.send_queue = 64 << 10;
+  auto [a, b] = Pair(config);
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  Settle();
+  // Until the kernels' buffers are full, and the queue too.
+  size_t idle = 0;
+  while (idle < 200) {
+    idle = a->SendNext(100'000) == 0 ? idle + 1 : 0;
+    world_->Turn();
+    ASSERT_LT(a->sent, uint64_t{64} << 20) << "nothing holds the sender back";
+  }
+  EXPECT_EQ(a->loop->SendRoom(a->id), 0u);
+  EXPECT_GT(a->loop->Stats(a->id).tx_refused, 0u);
+  EXPECT_EQ(b->received, 0u);
+  const int writables = a->writables;
+  b->loop->SetReceiving(b->id, true);
+  ASSERT_TRUE(Until([&, &a = a, b = b] { return b->received == a->sent; }, "all arrives"));
+  EXPECT_TRUE(b->in_order);
+  ASSERT_TRUE(Until([&, &a = a] { return a->writables == writables + 1; }, "writable once"));
+  Settle();
+  EXPECT_EQ(a->writables, writables + 1);
+}
+
+TEST_P(StreamTest, TellsOfTheEndAfterThePause) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  a->SendNext(10'000);
+  a->loop->Shutdown(a->id);
+  Settle();
+  EXPECT_EQ(b->received, 0u);
+  EXPECT_EQ(b->ends, 0);
+  b->loop->SetReceiving(b->id, true);
+  ASSERT_TRUE(Until([&, b = b] { return b->ends == 1; }, "the end"));
+  EXPECT_EQ(b->received, 10'000u);
+}
+
+TEST_P(StreamTest, PausesFromInsideOnReceive) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  StreamEnd* end = b;
+  int pieces = 0;
+  b->on_receive = [&, end](StreamId id, std::span<std::byte>) {
+    ++pieces;
+    end->loop->SetReceiving(id, false);
+  };
+  for (int i = 0; i < 20; ++i) {
+    a->SendNext(1000);
+    Settle();
+  }
+  EXPECT_EQ(pieces, 1);
+  ASSERT_TRUE(Until(
+      [&, &a = a] {
+        end->loop->SetReceiving(end->id, true);
+        return end->received == a->sent;
+      },
+      "all arrives"));
+  EXPECT_TRUE(end->in_order);
+}
+
+// ---- Ends ----
+
+TEST_P(StreamTest, HalfCloseLeavesTheOtherDirection) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  a->SendNext(100'000);
+  a->loop->Shutdown(a->id);
+  EXPECT_EQ(a->SendNext(1), 0u);
+  ASSERT_TRUE(Until([&, b = b] { return b->ends == 1; }, "the end"));
+  EXPECT_EQ(b->received, 100'000u);
+  b->SendNext(200'000);
+  b->loop->Shutdown(b->id);
+  ASSERT_TRUE(Until([&, &a = a] { return a->ends == 1; }, "the other end"));
+  EXPECT_EQ(a->received, 200'000u);
+  EXPECT_FALSE(a->closed || b->closed);
+  a->loop->Close(a->id);
+  b->loop->Close(b->id);
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+  ASSERT_TRUE(Until([&] { return b_->streams()->totals().open == 1; }, "gone but the listener"));
+}
+
+// A plain close() would reset, because there is unread data, and destroy what is on its way.
+TEST_P(StreamTest, CloseSendsWhatIsQueuedThoughUnreadBytesWait) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  a->loop->SetReceiving(a->id, false);
+  b->SendNext(50'000);
+  Settle();
+  ASSERT_EQ(a->SendNext(250'000), 250'000u);
+  a->loop->Close(a->id);
+  EXPECT_FALSE(a->loop->IsOpen(a->id));
+  ASSERT_TRUE(Until([&, b = b] { return b->ends == 1; }, "the end"));
+  EXPECT_EQ(b->received, 250'000u);
+  EXPECT_TRUE(b->in_order);
+  EXPECT_FALSE(b->closed);
+  b->loop->Close(b->id);
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+  EXPECT_EQ(a->received, 0u) << "called after Close()";
+  EXPECT_EQ(a_->streams()->totals().cut_short, 0u);
+}
+
+TEST_P(StreamTest, CloseGivesUpAfterLinger) {
+  ConnectConfig config;
+  config.options.linger = milliseconds(20);
+  auto [a, b] = Pair(config);
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  Settle();
+  size_t idle = 0;
+  while (idle < 200) {
+    idle = a->SendNext(1 << 20) == 0 ? idle + 1 : 0;
+    world_->Turn();
+  }
+  a->loop->Close(a->id);
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+  EXPECT_EQ(a_->streams()->totals().cut_short, 1u);
+}
+
+TEST_P(StreamTest, AbortResetsTheOtherSide) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  a->SendNext(100);
+  ASSERT_TRUE(Until([&, b = b] { return b->received == 100; }, "arrives"));
+  a->loop->Abort(a->id);
+  ASSERT_TRUE(Until([&, b = b] { return b->closed; }, "reset"));
+  EXPECT_EQ(b->why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(b->why.message()), HasSubstr("reset"));
+  EXPECT_FALSE(a->closed);
+  EXPECT_FALSE(b->loop->IsOpen(b->id));
+  EXPECT_EQ(b->loop->totals().broken, 1u);
+  ASSERT_TRUE(Until([&] { return b_->streams()->totals().open == 1; }, "gone"));
+}
+
+TEST_P(StreamTest, ResetWhileSendingIsTold) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  for (int i = 0; i < 100; ++i) {
+    a->SendNext(100'000);
+    world_->Turn();
+  }
+  b->loop->Abort(b->id);
+  ASSERT_TRUE(Until([&, &a = a] { return a->closed; }, "reset"));
+  EXPECT_EQ(a->why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(a->SendNext(1), 0u);
+}
+
+TEST_P(StreamTest, HandlersMayCloseAndConnectFromInside) {
+  Listen();
+  int accepted = 0;
+  acceptor_.on_accept = [&](StreamEnd* end) {
+    ++accepted;
+    end->on_receive = [end](StreamId id, std::span<std::byte>) { end->loop->Close(id); };
+  };
+  std::vector<std::unique_ptr<StreamEnd>> ends;
+  ends.push_back(Connect());
+  std::function<void(StreamId)> again = [&](StreamId) {
+    ends.back()->loop->Abort(ends.back()->id);
+    if (ends.size() >= 50) return;
+    ends.push_back(Connect());
+    ends.back()->SendNext(1000);
+    ends.back()->on_end = again;
+  };
+  ends.back()->SendNext(1000);
+  ends.back()->on_end = again;
+  ASSERT_TRUE(
+      Until([&] { return ends.size() == 50 && acceptor_.ends.size() == 50; }, "50 of them"));
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+  EXPECT_EQ(accepted, 50);
+}
+
+// ---- Connecting ----
+
+TEST_P(StreamTest, RefusedConnectionSaysSo) {
+  Listen();
+  b_->streams()->Close(acceptor_.id);
+  Settle();
+  auto a = Connect();
+  ASSERT_TRUE(Until([&] { return a->closed; }, "refused"));
+  EXPECT_EQ(a->why.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(a->why.message()), HasSubstr(at_.ToString()));
+  EXPECT_THAT(std::string(a->why.message()), HasSubstr("connect: Connection refused"));
+  EXPECT_EQ(a->connects, 0);
+  EXPECT_EQ(a_->streams()->totals().connect_failures, 1u);
+}
+
+TEST_P(StreamTest, NoRouteSaysSo) {
+  ConnectConfig config;
+  // Nobody can be connected to by broadcast or multicast.
+  config.to = {
+      GetParam().v4 ? IpAddress::V4(255, 255, 255, 255) : IpAddress::Parse("ff0e::1").value(), 443,
+      0};
+  auto a = Connect(config);
+  EXPECT_FALSE(a->closed) << "told from inside Connect()";
+  ASSERT_TRUE(Until([&] { return a->closed; }, "no route"));
+  EXPECT_EQ(a->why.code(), absl::StatusCode::kUnavailable) << a->why;
+  EXPECT_THAT(std::string(a->why.message()), HasSubstr("no route"));
+}
+
+TEST_P(StreamTest, GivesUpConnectingAtTheDeadline) {
+  const auto silence = world_->Silence(GetParam().v4);
+  ConnectConfig config;
+  config.to = silence->at;
+  config.deadline = a_->clock().Now() + milliseconds(30);
+  auto a = Connect(config);
+  ASSERT_TRUE(Until([&] { return a->closed; }, "gives up"));
+  EXPECT_EQ(a->why.code(), absl::StatusCode::kDeadlineExceeded) << a->why;
+  EXPECT_GE(a_->clock().Now(), config.deadline);
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+}
+
+TEST_P(StreamTest, AConnectionUnderWayCanBeCancelled) {
+  const auto silence = world_->Silence(GetParam().v4);
+  ConnectConfig config;
+  config.to = silence->at;
+  auto a = Connect(config);
+  Settle();
+  a->loop->Close(a->id);
+  auto b = Connect(config);
+  b->loop->Abort(b->id);
+  ASSERT_TRUE(Until([&] { return a_->streams()->totals().open == 0; }, "gone"));
+  EXPECT_FALSE(a->closed || b->closed) << "called after Close()";
+}
+
+TEST_P(StreamTest, ConfigurationThatCannotWorkIsRefusedAtOnce) {
+  StreamEnd end;
+  StreamLoop* loop = a_->streams();
+  const IpAddress here = world_->Address(0, GetParam().v4);
+  EXPECT_EQ(loop->Connect({.to = {here, 0, 0}}, &end).status().code(),
+            absl::StatusCode::kInvalidArgument);
+  EXPECT_EQ(
+      loop->Connect({.to = {here, 1, 0}, .bind = {world_->Address(0, !GetParam().v4), 0, 0}}, &end)
+          .status()
+          .code(),
+      absl::StatusCode::kInvalidArgument);
+  const IpAddress elsewhere =
+      GetParam().v4 ? IpAddress::V4(203, 0, 113, 77) : IpAddress::Parse("2001:db8:77::1").value();
+  EXPECT_EQ(loop->Listen({.bind = {elsewhere, 0, 0}}, &acceptor_).status().code(),
+            absl::StatusCode::kFailedPrecondition);
+  Listen();
+  const auto twice = b_->streams()->Listen({.bind = at_}, &acceptor_);
+  EXPECT_EQ(twice.status().code(), absl::StatusCode::kAlreadyExists);
+  EXPECT_THAT(std::string(twice.status().message()), HasSubstr(at_.ToString()));
+}
+
+TEST_P(StreamTest, ConnectsFromAGivenAddress) {
+  Listen();
+  const Endpoint source{world_->Address(0, GetParam().v4), 0, 0};
+  auto [a, b] = Pair({.to = at_, .bind = source});
+  ASSERT_NE(b, nullptr);
+  EXPECT_EQ(acceptor_.froms[0].ip, source.ip);
+}
+
+TEST_P(StreamTest, IdsOfClosedStreamsDoNothing) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  const StreamId old = a->id;
+  a->loop->Abort(old);
+  Settle();
+  auto [c, d] = Pair();
+  ASSERT_NE(d, nullptr);
+  EXPECT_NE(c->id, old);
+  for (const StreamId id : {old, kNoStream, ~StreamId{0}}) {
+    EXPECT_EQ(c->loop->Send(id, BytesAt(0, 10)), 0u);
+    c->loop->SetReceiving(id, false);
+    c->loop->Shutdown(id);
+    c->loop->Close(id);
+    c->loop->Abort(id);
+    EXPECT_FALSE(c->loop->IsOpen(id));
+    EXPECT_EQ(c->loop->Stats(id).rx_bytes, 0u);
+  }
+  c->SendNext(10);
+  ASSERT_TRUE(Until([&, d = d] { return d->received == 10; }, "lives"));
+}
+
+// ---- Accepting ----
+
+TEST_P(StreamTest, ResetsWhatIsOverTheAcceptLimit) {
+  ListenConfig config;
+  config.max_streams = 3;
+  Listen(config);
+  std::vector<std::unique_ptr<StreamEnd>> ends;
+  for (int i = 0; i < 5; ++i) {
+    ends.push_back(Connect());
+    const auto settled = [&] {
+      return b_->streams()->totals().accepts + b_->streams()->totals().accepts_refused ==
+             ends.size();
+    };
+    ASSERT_TRUE(Until(settled, "taken or refused"));
+  }
+  EXPECT_EQ(b_->streams()->totals().accepts, 3u);
+  EXPECT_EQ(b_->streams()->totals().accepts_refused, 2u);
+  ASSERT_TRUE(Until([&] { return ends[3]->closed && ends[4]->closed; }, "reset"));
+  EXPECT_FALSE(ends[0]->closed || ends[1]->closed || ends[2]->closed);
+  // One goes, one may come.
+  acceptor_.ends[0]->loop->Abort(acceptor_.ends[0]->id);
+  auto late = Connect();
+  ASSERT_TRUE(Until([&] { return b_->streams()->totals().accepts == 4; }, "taken"));
+}
+
+TEST_P(StreamTest, AHandlerMayRefuse) {
+  Listen();
+  acceptor_.refuse = true;
+  auto a = Connect();
+  ASSERT_TRUE(Until([&] { return a->closed; }, "reset"));
+  ASSERT_TRUE(Until([&] { return b_->streams()->totals().open == 1; }, "gone"));
+}
+
+TEST_P(StreamTest, ClosingAListenerKeepsItsStreams) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b_->streams()->Close(acceptor_.id);
+  a->SendNext(1000);
+  ASSERT_TRUE(Until([&, b = b] { return b->received == 1000; }, "arrives"));
+  ListenConfig again;
+  again.bind = at_;
+  EXPECT_TRUE(Until([&] { return b_->streams()->Listen(again, &acceptor_).ok(); }, "port is free"));
+}
+
+TEST_P(StreamTest, ThousandsOfStreamsUnderAcceptLoad) {
+  constexpr size_t kStreams = 2000;
+  constexpr size_t kAtOnce = 200;  // connecting
+  if (!RaiseFileLimit(2 * kStreams + 100)) GTEST_SKIP() << "too few descriptors allowed";
+  Listen();
+  acceptor_.on_accept = [](StreamEnd* end) {
+    end->on_receive = [end](StreamId, std::span<std::byte> bytes) { end->SendNext(bytes.size()); };
+  };
+  std::vector<std::unique_ptr<StreamEnd>> ends;
+  size_t answered = 0;
+  uint64_t expected = 0;
+  while (answered < kStreams) {
+    while (ends.size() < kStreams && ends.size() - answered < kAtOnce) {
+      ends.push_back(Connect());
+      ends.back()->SendNext(300 + ends.size() % 700);
+      expected += ends.back()->sent;
+    }
+    world_->Turn();
+    answered = static_cast<size_t>(std::count_if(
+        ends.begin(), ends.end(), [](const auto& end) { return end->received == end->sent; }));
+    ASSERT_FALSE(HasFailure());
+  }
+  uint64_t echoed = 0;
+  for (const auto& end : ends) {
+    echoed += end->received;
+    EXPECT_TRUE(end->in_order && !end->closed);
+  }
+  EXPECT_EQ(echoed, expected);
+  EXPECT_EQ(a_->streams()->totals().open, kStreams);
+  for (size_t i = 0; i < kStreams; ++i) {
+    i % 2 == 0 ? ends[i]->loop->Close(ends[i]->id) : ends[i]->loop->Abort(ends[i]->id);
+  }
+  const auto over = [](const auto& end) { return end->closed || end->ends == 1; };
+  ASSERT_TRUE(Until([&] { return std::all_of(acceptor_.ends.begin(), acceptor_.ends.end(), over); },
+                    "all end"));
+}
+
+// ---- With the rest of the loop ----
+
+TEST_P(StreamTest, DatagramsGoOnBesideABusyStream) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  StreamEnd* from = a.get();
+  a->on_writable = [from](StreamId) { from->SendNext(1 << 20); };
+  Recorder sender, receiver;
+  const auto out = a_->OpenUdp({.bind = {world_->Address(0, GetParam().v4), 0, 0}}, &sender);
+  const auto in = b_->OpenUdp({.bind = {world_->Address(1, GetParam().v4), 0, 0}}, &receiver);
+  ASSERT_TRUE(out.ok() && in.ok());
+  const std::vector<std::byte> bytes = Pattern(500, 1);
+  from->SendNext(1 << 20);
+  for (size_t i = 1; i <= 100; ++i) {
+    a_->Send(*out, {.data = bytes.data(), .size = 500, .to = b_->LocalEndpoint(*in)});
+    a_->Flush();
+    ASSERT_TRUE(Until([&] { return receiver.count == i; }, "the datagram arrives"));
+  }
+  EXPECT_GT(b->received, 0u);
+  EXPECT_TRUE(b->in_order);
+}
+
+TEST_P(StreamTest, LoopsMayGoWithStreamsOpen) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  a->SendNext(1 << 20);
+  world_->Turn();
+  a->SendNext(1 << 20);
+  const auto silence = world_->Silence(GetParam().v4);
+  auto c = Connect({.to = silence->at});
+  world_->Turn();
+  // The fixture destroys the loops: nothing may be called or leak.
+}
+
+}  // namespace
+}  // namespace ringsock::io
