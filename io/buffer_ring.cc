@@ -54,21 +54,24 @@ std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer)
 
 BufferRing::~BufferRing() {
   if (ring_ != nullptr) munmap(ring_, RingBytes(slots_));
-  if (buffers_ != nullptr) munmap(buffers_, size_t{count_} * kRxBufferSize);
+  if (buffers_ != nullptr) munmap(buffers_, size_t{count_} * buffer_size_);
 }
 
-absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count) {
+absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count,
+                              uint32_t buffer_size) {
   if (count == 0 || count > 32768) {
-    return absl::InvalidArgumentError(absl::StrCat("rx_buffers: ", count, " is not 1 to 32768"));
+    return absl::InvalidArgumentError(
+        absl::StrCat("receive buffers: ", count, " is not 1 to 32768"));
   }
   count_ = count;
+  buffer_size_ = buffer_size;
   slots_ = std::bit_ceil(count);
   group_ = group;
   ring_ = reinterpret_cast<io_uring_buf_ring*>(Map(RingBytes(slots_)));
-  buffers_ = Map(size_t{count} * kRxBufferSize);
+  buffers_ = Map(size_t{count} * buffer_size);
   if (ring_ == nullptr || buffers_ == nullptr) {
     return absl::ResourceExhaustedError(
-        absl::StrCat("out of memory for ", count, " receive buffers: lower rx_buffers"));
+        absl::StrCat("out of memory for ", count, " receive buffers: ask for fewer"));
   }
   io_uring_buf_reg request{};
   request.ring_addr = reinterpret_cast<uintptr_t>(ring_);
@@ -87,8 +90,8 @@ absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count) {
 void BufferRing::Return(uint16_t id) {
   // Field by field: the tail that the kernel reads lies in the padding of entry 0.
   io_uring_buf& slot = ring_->bufs[tail_ & (slots_ - 1)];
-  slot.addr = reinterpret_cast<uintptr_t>(buffers_ + size_t{id} * kRxBufferSize);
-  slot.len = kRxBufferSize;
+  slot.addr = reinterpret_cast<uintptr_t>(buffers_ + size_t{id} * buffer_size_);
+  slot.len = buffer_size_;
   slot.bid = id;
   ++tail_;
   ++available_;

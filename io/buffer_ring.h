@@ -43,14 +43,16 @@ class BufferRing {
   BufferRing(const BufferRing&) = delete;
   BufferRing& operator=(const BufferRing&) = delete;
 
-  // Allocates `count` buffers (1 to 32,768), registers them as `group` and gives all to the kernel.
-  // The ring must not be closed before this object has gone, or unregistering is left to its end.
-  absl::Status Open(io_uring* ring, uint16_t group, uint32_t count);
+  // Allocates `count` buffers (1 to 32,768) of `buffer_size` bytes, registers them as `group` and
+  // gives all to the kernel. The ring must not be closed before this object has gone, or
+  // unregistering is left to its end.
+  absl::Status Open(io_uring* ring, uint16_t group, uint32_t count,
+                    uint32_t buffer_size = kRxBufferSize);
 
   uint16_t group() const { return group_; }
   // The first `size` bytes of a buffer that the kernel handed out.
   std::span<std::byte> Buffer(uint16_t id, uint32_t size) const {
-    return {buffers_ + size_t{id} * kRxBufferSize, size};
+    return {buffers_ + size_t{id} * buffer_size_, size};
   }
   uint32_t count() const { return count_; }
   // Buffers that the kernel may fill.
@@ -64,6 +66,7 @@ class BufferRing {
  private:
   io_uring_buf_ring* ring_ = nullptr;
   std::byte* buffers_ = nullptr;
+  uint32_t buffer_size_ = 0;
   uint32_t count_ = 0;
   uint32_t slots_ = 0;  // count_ rounded up to a power of two
   uint32_t available_ = 0;

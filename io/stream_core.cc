@@ -90,6 +90,12 @@ void StreamCore::Kill(Stream& stream, bool reset) {
   Release(stream, reset);
 }
 
+void StreamCore::KillAll() {
+  for (const SlotState& slot : slots_) {
+    if (slot.stream != nullptr && slot.stream->live()) Kill(*slot.stream, /*reset=*/true);
+  }
+}
+
 // ---- Commands ----
 
 absl::StatusOr<StreamId> StreamCore::Connect(const ConnectConfig& config, StreamHandler* handler) {

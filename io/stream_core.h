@@ -119,6 +119,8 @@ class StreamCore : public StreamLoop {
   void Free(Stream& stream) { freed_.push_back(Slot(stream.id)); }
   void MarkDirty(Stream& stream);
   void SetTimer(Stream& stream, Instant when);
+  // Lets go of every stream by a reset, without a word to its handler.
+  void KillAll();
 
   // Also finds dead streams, until they are freed.
   Stream* FindAny(uint32_t slot) const { return slots_[slot].stream.get(); }
@@ -130,13 +132,6 @@ class StreamCore : public StreamLoop {
   SendChunkPool pool_;
   StreamTotals totals_;
   const Clock& clock_;
-  // Calls a function for every stream, dead ones included.
-  template <typename F>
-  void ForEach(F&& f) {
-    for (const auto& slot : slots_) {
-      if (slot.stream != nullptr) f(*slot.stream);
-    }
-  }
 
  private:
   struct SlotState {

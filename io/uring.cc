@@ -102,6 +102,9 @@ absl::Status ProbeOperations(io_uring* ring) {
   need(IORING_OP_RECVMSG, "RECVMSG");
   need(IORING_OP_SENDMSG, "SENDMSG");
   need(IORING_OP_SENDMSG_ZC, "SENDMSG_ZC");
+  need(IORING_OP_ACCEPT, "ACCEPT");
+  need(IORING_OP_CONNECT, "CONNECT");
+  need(IORING_OP_RECV, "RECV");
   need(IORING_OP_POLL_ADD, "POLL_ADD");
   need(IORING_OP_ASYNC_CANCEL, "ASYNC_CANCEL");
   if (missing == nullptr) return absl::OkStatus();

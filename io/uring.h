@@ -19,7 +19,18 @@ absl::Status ProbeUring();
 
 // What a completion belongs to: a kind, and two numbers whose meaning is the kind's.
 struct CompletionTag {
-  enum Kind : uint8_t { kIgnored, kReceive, kSend, kZeroCopy, kWaker, kCancel };
+  enum Kind : uint8_t {
+    kIgnored,
+    kReceive,
+    kSend,
+    kZeroCopy,
+    kWaker,
+    kCancel,
+    kStreamConnect,
+    kStreamAccept,
+    kStreamReceive,
+    kStreamSend,
+  };
   Kind kind = kIgnored;
   uint32_t slab = 0;  // 24 bits
   uint32_t id = 0;

@@ -28,6 +28,7 @@
 #include "io/uring.h"
 #include "io/uring_sender.h"
 #include "io/uring_socket.h"
+#include "io/uring_streams.h"
 #include "io/waker.h"
 
 namespace ringsock::io {
@@ -67,7 +68,8 @@ class UringLoop final : public Loop {
   explicit UringLoop(const LoopOptions& options)
       : options_(options),
         rx_batch_(std::clamp(options.rx_batch, 1u, std::max(1u, options.rx_buffers))),
-        sender_(options, &ring_, [this] { Reap(); }) {
+        sender_(options, &ring_, [this] { Reap(); }),
+        streams_(options, &ring_) {
     batch_.reserve(rx_batch_);
     held_.reserve(rx_batch_);
   }
@@ -90,6 +92,7 @@ class UringLoop final : public Loop {
   TxSlab* AcquireSlab() override { return sender_.slabs().Acquire(); }
   void ReleaseSlab(TxSlab* slab) override { sender_.slabs().Release(slab); }
 
+  StreamLoop* streams() override { return &streams_; }
   size_t Poll(Instant deadline) override;
   void Wake() override { waker_.Wake(); }
 
@@ -104,6 +107,7 @@ class UringLoop final : public Loop {
   void ArmReceive(UringSocket& socket);
   void ResumePaused();
   void ArmWaker();
+  size_t TurnStreams();
   bool Wait(Instant deadline);
   bool Spin(Instant deadline);
 
@@ -116,6 +120,7 @@ class UringLoop final : public Loop {
   size_t DeliverBatch(UringSocket& socket);
   void AddTrain(UringSocket& socket, UringSocket::Filled filled);
   void CancelReceive(UringSocket& socket);
+  void StopStreams();
 
   const LoopOptions options_;
   const uint32_t rx_batch_;
@@ -123,6 +128,7 @@ class UringLoop final : public Loop {
   BufferRing buffers_;  // outlives the ring, which may be writing to it
   Uring ring_;
   UringSender sender_;
+  UringStreams streams_;
 
   pid_t owner_ = 0;  // the thread that polls; none before its first call
   bool waker_armed_ = false;
@@ -148,7 +154,8 @@ absl::Status UringLoop::Init() {
   // A full queue, one replay, and for each socket a receive to arm and one to cancel; NextSqe()
   // submits if it is ever more.
   const uint32_t sends = std::max(1u, options_.tx_queue) + kMaxTrainPackets;
-  const uint32_t completions = 2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets);
+  const uint32_t completions =
+      2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets + options_.stream_buffers);
   if (auto status = ring_.Open(sends, completions); !status.ok()) return status;
   return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers);
 }
@@ -162,6 +169,16 @@ UringLoop::~UringLoop() {
   }
   for (const auto& socket : sockets_) {
     if (socket != nullptr) CloseUdp(socket->id);
+  }
+  StopStreams();
+}
+
+// What the kernel still reads or writes must stay until it is done.
+void UringLoop::StopStreams() {
+  for (int turn = 0; !streams_.Stop() && turn < kCancelTurns; ++turn) {
+    Start();
+    ring_.SubmitAndWait(turn == 0 ? Duration::zero() : kCancelTurn);
+    Reap();
   }
 }
 
@@ -247,15 +264,17 @@ size_t UringLoop::Poll(Instant deadline) {
   const Instant now = clock().Now();
   sender_.SetNow(now);
   Flush();
+  size_t trains = TurnStreams();
   ArmReceives();
   if (ring_.queued() > 0 || ring_.HasWork()) {
     ring_.SubmitAndRun();
     Reap();
   }
-  size_t trains = Deliver();
+  trains += Deliver();
   if (woken || trains > 0 || now >= deadline) return trains;
   do {
     ArmReceives();
+    if (trains = TurnStreams(); trains > 0) return trains;
     if (Wait(std::min(deadline, next_resume_))) return Deliver();
     trains = Deliver();
     // Work that delivers nothing keeps Wait() from sleeping, which is where it looks for wake-ups.
@@ -263,15 +282,26 @@ size_t UringLoop::Poll(Instant deadline) {
   return trains;
 }
 
+// Timers of streams, what has to be told to their handlers, and their queues.
+size_t UringLoop::TurnStreams() {
+  const size_t calls = streams_.Turn();
+  streams_.Arm();
+  // What their handlers sent on datagram sockets.
+  if (calls > 0) Flush();
+  return calls;
+}
+
 // Waits for completions and takes them. True: woken.
 bool UringLoop::Wait(Instant deadline) {
   if (options_.spin > Duration::zero() && Spin(deadline)) return true;
-  if (ring_.HasWork()) {
+  // Reaping while sending may have left events of streams.
+  if (ring_.HasWork() || streams_.HasWork() || streams_.HasEvents()) {
     ring_.SubmitAndRun();
     Reap();
     return false;
   }
   const Instant now = clock().Now();
+  deadline = std::min(deadline, streams_.NextTimer());
   if (now >= deadline) return false;
   if (!waker_.PrepareSleep()) return true;
   ring_.SubmitAndWait(
@@ -348,6 +378,8 @@ void UringLoop::Reap() {
       case CompletionTag::kCancel:
       case CompletionTag::kIgnored:
         return;
+      default:
+        return streams_.OnCompletion(tag, cqe);
     }
   });
 }
@@ -409,6 +441,10 @@ size_t UringLoop::Deliver() {
     socket.ready = false;
     trains += DeliverBatch(socket);
     if (socket.HasFilled()) MarkReady(socket);
+  }
+  if (const size_t events = streams_.Deliver(); events > 0) {
+    trains += events;
+    Flush();
   }
   return trains;
 }

@@ -468,6 +468,36 @@ TEST_P(StreamTest, DatagramsGoOnBesideABusyStream) {
   EXPECT_TRUE(b->in_order);
 }
 
+// Nothing may be put off to a Poll() that then sleeps for ever.
+TEST_P(StreamTest, ASleepingLoopWakesForStreamsAndTheirTimers) {
+  if (!GetParam().factory.real) GTEST_SKIP() << "simulated loops never sleep";
+  b_ = a_;
+  ListenConfig listen;
+  listen.bind = {world_->Address(0, GetParam().v4), 0, 0};
+  acceptor_.loop = a_->streams();
+  at_ = a_->streams()->LocalEndpoint(a_->streams()->Listen(listen, &acceptor_).value());
+  acceptor_.on_accept = [](StreamEnd* end) {
+    end->on_receive = [end](StreamId, std::span<std::byte> bytes) { end->SendNext(bytes.size()); };
+    end->on_end = [end](StreamId id) { end->loop->Close(id); };
+  };
+  auto a = Connect();
+  for (uint64_t total = 100'000; total <= 1'000'000; total += 100'000) {
+    ASSERT_EQ(a->SendNext(100'000), 100'000u);
+    while (a->received < total) a_->Poll(Instant::max());
+  }
+  a->loop->Shutdown(a->id);
+  while (a->ends == 0) a_->Poll(Instant::max());
+  a->loop->Close(a->id);
+  const auto silence = world_->Silence(GetParam().v4);
+  auto late = Connect({.to = silence->at,
+                       .bind = {},
+                       .device = {},
+                       .deadline = a_->clock().Now() + milliseconds(20),
+                       .options = {}});
+  while (!late->closed) a_->Poll(Instant::max());
+  EXPECT_EQ(late->why.code(), absl::StatusCode::kDeadlineExceeded);
+}
+
 TEST_P(StreamTest, LoopsMayGoWithStreamsOpen) {
   auto [a, b] = Pair();
   ASSERT_NE(b, nullptr);
@@ -476,7 +506,9 @@ TEST_P(StreamTest, LoopsMayGoWithStreamsOpen) {
   world_->Turn();
   a->SendNext(1 << 20);
   const auto silence = world_->Silence(GetParam().v4);
-  auto c = Connect({.to = silence->at});
+  ConnectConfig config;
+  config.to = silence->at;
+  auto c = Connect(config);
   world_->Turn();
   // The fixture destroys the loops: nothing may be called or leak.
 }
