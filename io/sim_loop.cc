@@ -15,7 +15,7 @@ constexpr int kStale = 0xdb;  // what bytes become when they are no longer the h
 }  // namespace
 
 SimLoop::SimLoop(SimNetwork* network, HostId host, const LoopOptions& options)
-    : network_(network), host_(host), options_(options) {
+    : network_(network), host_(host), options_(options), streams_(network, host, options) {
   const uint32_t buffers = std::max(1u, std::min(options.rx_batch, options.rx_buffers));
   for (uint32_t i = 0; i < buffers; ++i) {
     rx_buffers_.push_back(std::make_unique<std::byte[]>(kMaxDatagram));
@@ -142,7 +142,7 @@ void SimLoop::HoldSlabs(bool hold) {
 }
 
 bool SimLoop::HasWork() const {
-  return woken_.load(std::memory_order_relaxed) || !tx_.empty() ||
+  return woken_.load(std::memory_order_relaxed) || !tx_.empty() || streams_.HasSimWork() ||
          std::any_of(sockets_.begin(), sockets_.end(),
                      [](const auto& socket) { return !socket->queue.empty(); });
 }
@@ -159,6 +159,8 @@ size_t SimLoop::Poll(Instant deadline) {
   for (SocketId id = 0; id < sockets_.size(); ++id) {
     if (!sockets_[id]->queue.empty()) delivered += Receive(id, sockets_[id].get());
   }
+  delivered += streams_.Deliver();
+  Flush();  // what handlers of streams sent
   return delivered;
 }
 

@@ -14,6 +14,7 @@
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "io/loop.h"
+#include "io/sim_streams.h"
 #include "io/sim_types.h"
 #include "io/train.h"
 
@@ -80,6 +81,7 @@ class SimLoop final : public Loop {
   void Flush() override;
   TxSlab* AcquireSlab() override;
   void ReleaseSlab(TxSlab* slab) override;
+  StreamLoop* streams() override { return &streams_; }
   size_t Poll(Instant deadline) override;
   void Wake() override { woken_.store(true, std::memory_order_release); }
 
@@ -123,6 +125,7 @@ class SimLoop final : public Loop {
   bool hold_slabs_ = false;
   std::vector<std::unique_ptr<std::byte[]>> rx_buffers_;
   std::atomic<bool> woken_{false};
+  SimStreams streams_;
 };
 
 }  // namespace ringsock::io

@@ -200,6 +200,7 @@ void SimNetwork::Deliver(Event event) {
   SimHost* host = Get(event.host);
   if (host->Find(datagram->to.ip) == nullptr) return Drop(SimEvent::kNoRoute, *datagram);
   const bool local = datagram->origin == event.host && datagram->hops == 0;
+  if (datagram->segment.has_value()) return DeliverSegment(event.host, std::move(*datagram));
   if (host->udp_blocked && !local) return Drop(SimEvent::kUdpBlocked, *datagram);
   SimSocket* socket = host->FindSocket(datagram->to, datagram->from);
   if (socket == nullptr) return Drop(SimEvent::kNoSocket, *datagram);
@@ -213,6 +214,56 @@ void SimNetwork::Deliver(Event event) {
   trace_.Record(SimEvent::kDelivered, *datagram, now());
   socket->queued_bytes += footprint;
   socket->queue.push_back(std::move(*datagram));
+}
+
+IpAddress SimNetwork::StreamSource(HostId host, const IpAddress& to) {
+  if (Get(host)->Find(to) != nullptr) return to;
+  for (const SimAddress& address : Get(host)->addresses) {
+    if (address.ip.IsV4() == to.IsV4()) return address.ip;
+  }
+  return IpAddress::AnyV6();
+}
+
+bool SimNetwork::StreamPortTaken(HostId host, const Endpoint& local) const {
+  return std::any_of(streams_.begin(), streams_.end(), [&](const auto& entry) {
+    return entry.first == host && entry.second->Listens(local);
+  });
+}
+
+void SimNetwork::SendSegment(Datagram datagram) {
+  SimHost* host = Get(datagram.origin);
+  const SimAddress* source = host->Find(datagram.from.ip);
+  trace_.Record(SimEvent::kSent, datagram, now());
+  if (source == nullptr) return Drop(SimEvent::kNoRoute, datagram);
+  Event event;
+  event.realm = source->realm;
+  event.host = datagram.origin;
+  const bool local = host->Find(datagram.to.ip) != nullptr;
+  event.stage = local ? Stage::kDeliver : Stage::kEnterRealm;
+  event.datagram = std::move(datagram);
+  if (local) return Schedule(now(), std::move(event));
+  Cross(&host->uplink, std::move(event));
+}
+
+void SimNetwork::DeliverSegment(HostId host, Datagram datagram) {
+  std::vector<SimStreams*> owners;
+  for (const auto& [at, streams] : streams_) {
+    if (at == host && streams->Owns(datagram)) owners.push_back(streams);
+  }
+  if (!owners.empty()) {
+    trace_.Record(SimEvent::kDelivered, datagram, now());
+    // Loops that share a port share its connections.
+    return owners[HashEndpoint(datagram.from, seed_) % owners.size()]->OnSegment(
+        std::move(datagram));
+  }
+  Drop(SimEvent::kNoSocket, datagram);
+  if ((datagram.segment->flags & SimSegment::kRst) != 0) return;
+  Datagram reset;
+  reset.from = datagram.to;
+  reset.to = datagram.from;
+  reset.origin = host;
+  reset.segment = SimSegment{.flags = SimSegment::kRst};
+  SendSegment(std::move(reset));
 }
 
 void SimNetwork::DeliverDue() {

@@ -39,6 +39,7 @@
 #include "io/sim_link.h"
 #include "io/sim_loop.h"
 #include "io/sim_nat.h"
+#include "io/sim_streams.h"
 #include "io/sim_trace.h"
 #include "io/sim_types.h"
 
@@ -112,6 +113,16 @@ class SimNetwork {
   void Unregister(SimLoop* loop);
   // Takes a train or a datagram as the kernel would: 0 or a positive errno.
   int Inject(const SimSocket& socket, const TxTrain& part);
+  // --- For SimStreams ---
+  void AttachStreams(HostId host, SimStreams* streams) { streams_.push_back({host, streams}); }
+  void DetachStreams(HostId host, SimStreams* streams) {
+    std::erase(streams_, std::pair(host, streams));
+  }
+  bool HasAddress(HostId host, const IpAddress& ip) { return Get(host)->Find(ip) != nullptr; }
+  // The source address for a connection; unspecified: the host has none of that family.
+  IpAddress StreamSource(HostId host, const IpAddress& to);
+  bool StreamPortTaken(HostId host, const Endpoint& local) const;
+  void SendSegment(Datagram datagram);
   // Puts what is due now into the sockets.
   void DeliverDue();
   void AdvanceForPoll(Instant deadline, const std::function<bool()>& satisfied);
@@ -151,6 +162,7 @@ class SimNetwork {
   void EnterNat(RealmId inside, Event event);
   void LeaveRealm(Event event);
   void Deliver(Event event);
+  void DeliverSegment(HostId host, Datagram datagram);
   void Drop(SimEvent why, const Datagram& datagram) { trace_.Record(why, datagram, now()); }
 
   Instant NextEvent() const;
@@ -170,6 +182,7 @@ class SimNetwork {
   std::set<std::pair<HostId, HostId>> partitions_;
   std::multimap<Instant, Event> events_;  // equal keys keep the order they came in
   std::vector<Runner> runners_;
+  std::vector<std::pair<HostId, SimStreams*>> streams_;
   uint64_t next_train_ = 0;
 };
 

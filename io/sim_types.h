@@ -4,6 +4,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "base/endpoint.h"
@@ -15,6 +16,15 @@ enum class HostId : uint32_t {};
 enum class RealmId : uint32_t {};
 inline constexpr RealmId kInternet{0};
 
+// The header of a stream's segment. Positions are bytes since the start of the stream.
+struct SimSegment {
+  enum Flags : uint8_t { kSyn = 1, kAck = 2, kFin = 4, kRst = 8 };
+  uint8_t flags = 0;
+  uint64_t seq = 0;     // of the first byte
+  uint64_t ack = 0;     // all before it has come
+  uint64_t window = 0;  // all before it has room
+};
+
 struct Datagram {
   Endpoint from;
   Endpoint to;
@@ -22,9 +32,12 @@ struct Datagram {
   uint64_t train = 0;  // datagrams that were sent as one train share a number
   uint32_t hops = 0;
   std::vector<std::byte> payload;
+  std::optional<SimSegment> segment;  // of a stream; none: UDP
 
-  // On the wire: with the headers of IP (20 or 40 bytes, no options) and UDP (8).
-  size_t wire_size() const { return payload.size() + (to.IsV4() ? 28 : 48); }
+  // On the wire: with the headers of IP (20 or 40 bytes, no options) and UDP (8) or TCP (20).
+  size_t wire_size() const {
+    return payload.size() + (to.IsV4() ? 20 : 40) + (segment.has_value() ? 20 : 8);
+  }
 };
 
 // What can happen to a datagram. Everything after kDuplicated is a loss.

@@ -294,6 +294,7 @@ void StreamCore::MarkDirty(Stream& stream) {
 void StreamCore::SetTimer(Stream& stream, Instant when) {
   stream.timer = when;
   timers_.push({when, stream.id});
+  WakeAt(when);
 }
 
 Instant StreamCore::NextTimer() {

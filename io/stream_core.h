@@ -85,7 +85,7 @@ class StreamCore : public StreamLoop {
   // For the loop, between two waits. Returns the number of callbacks made.
   size_t Turn();
   // Turn() would do something now.
-  bool HasWork() const { return !notices_.empty() || !dirty_.empty(); }
+  bool HasWork() const { return !notices_.empty() || !dirty_.empty() || !freed_.empty(); }
   // When Turn() must be called at the latest.
   Instant NextTimer();
 
@@ -106,6 +106,8 @@ class StreamCore : public StreamLoop {
   virtual void Refuse(Stream& unborn) = 0;
   // A timer of the backend's own (SetTimer on an open or listening stream).
   virtual void OnTimer(Stream&) {}
+  // NextTimer() is not later than this from now on.
+  virtual void WakeAt(Instant) {}
 
   // ---- What a backend reports ----
   // In a turn only: these call handlers.
@@ -121,6 +123,8 @@ class StreamCore : public StreamLoop {
   void SetTimer(Stream& stream, Instant when);
   // Lets go of every stream by a reset, without a word to its handler.
   void KillAll();
+  // Frees their memory without asking the backend.
+  void DropAll() { slots_.clear(); }
 
   // Also finds dead streams, until they are freed.
   Stream* FindAny(uint32_t slot) const { return slots_[slot].stream.get(); }

@@ -19,6 +19,14 @@
 
 namespace ringsock::io {
 
+inline std::vector<WorldParam> StreamWorlds() {
+  std::vector<WorldParam> worlds = WorldsAndFamilies();
+  std::erase_if(worlds, [](const WorldParam& param) {
+    const auto world = param.factory.make();
+    return world->Add({}).streams() == nullptr;
+  });
+  return worlds;
+}
 // The byte at a position of a long stream: any shift, loss or repetition shows.
 inline std::byte ByteAt(uint64_t position) {
   return static_cast<std::byte>((position * 0x9e3779b97f4a7c15u) >> 56);
