@@ -57,6 +57,7 @@ struct RegionCounters {
   uint64_t tx_dropped_aged = 0;    // over WriteQueueLimits::max_age
   uint64_t tx_dropped_rate = 0;    // over the relay's token bucket
   uint64_t tx_dropped_broken = 0;  // waiting in the queue when the connection broke
+  uint64_t tx_dropped_bytes = 0;   // of all packets dropped
 };
 
 struct RegionConnectionStatus {
@@ -67,6 +68,7 @@ struct RegionConnectionStatus {
   Instant since{};         // of this state
   std::string last_error;  // why it is not up, or was not
   size_t queued_bytes = 0;
+  size_t queued_packets = 0;
   RegionCounters counters;
 };
 
@@ -79,11 +81,16 @@ class RegionConnection {
   // Queues one packet for `peer`. It may push out older ones, which are counted; false if it is not
   // taken at all (larger than a relay carries).
   virtual bool Send(const PublicKey& peer, std::span<const std::byte> packet) = 0;
+  // After a run of Send(): what is queued may go to the stream, in as few TLS records as it fits.
+  virtual void Flush() = 0;
   // Whether this is our home: told to the relay at once and after each login.
   virtual void SetPreferred(bool preferred) = 0;
   // The link changed: drops the connection if there is one, and dials at once.
   virtual void Reconnect(absl::string_view reason) = 0;
   virtual RegionConnectionStatus Status() const = 0;
+  // Cheap, for every turn of the loop. A packet counts as sent when it is queued, and as dropped as
+  // well if it is pushed out later; what waits in the queue at the end is Status().queued_packets.
+  virtual const RegionCounters& counters() const = 0;
 };
 
 }  // namespace ringsock::derp
