@@ -164,7 +164,7 @@ void EpollStreams::Read(EpollStream& stream) {
 // ---- Sending ----
 
 void EpollStreams::Write(Stream& stream) {
-  std::array<iovec, 16> pieces;
+  std::array<iovec, 32> pieces;
   while (!stream.queue.empty()) {
     msghdr message{};
     message.msg_iov = pieces.data();

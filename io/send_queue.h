@@ -11,11 +11,12 @@
 #include <span>
 #include <vector>
 
+#include "io/stream.h"
+
 namespace ringsock::io {
 
 struct SendChunk {
-  // A TLS record of full length and its frame fit.
-  static constexpr size_t kSize = (16 << 10) + 512;
+  static constexpr size_t kSize = kMaxSendSpace;
   SendChunk* next = nullptr;
   uint32_t begin = 0;
   uint32_t end = 0;
@@ -28,10 +29,12 @@ class SendChunkPool {
   SendChunk* Acquire();
   // Keeps up to kKept chunks for later and frees the others.
   void Release(SendChunk* chunk);
+  size_t handed_out() const { return handed_out_; }
 
  private:
-  static constexpr size_t kKept = 256;
+  static constexpr size_t kKept = 64;
   std::vector<std::unique_ptr<SendChunk>> free_;
+  size_t handed_out_ = 0;
 };
 
 // The bound is the caller's. What Front() showed stays where it is until it is consumed, also while
@@ -46,15 +49,27 @@ class SendQueue {
   size_t size() const { return size_; }
   bool empty() const { return size_ == 0; }
   void Append(std::span<const std::byte> bytes, SendChunkPool* pool);
+  // `size` (1 to SendChunk::kSize) contiguous bytes behind the last one. They stay, whatever is
+  // consumed, until the next call of Append(), Reserve(), Commit(), EndReservation() or Clear().
+  std::span<std::byte> Reserve(size_t size, SendChunkPool* pool);
+  // Appends the first `bytes` of what was reserved, at most all of it.
+  void Commit(size_t bytes, SendChunkPool* pool);
+  void EndReservation(SendChunkPool* pool) { Commit(0, pool); }
   // The first bytes, in up to `out.size()` pieces; returns how many.
   size_t Front(std::span<iovec> out) const;
   void Consume(size_t bytes, SendChunkPool* pool);
-  void Clear(SendChunkPool* pool) { Consume(size_, pool); }
+  void Clear(SendChunkPool* pool);
 
  private:
+  void PrepareTail();
+  void AddChunk(SendChunkPool* pool);
+
+  // Only the tail may be empty, and only while something is reserved in it, or there is a chunk
+  // before it.
   SendChunk* head_ = nullptr;
   SendChunk* tail_ = nullptr;
   size_t size_ = 0;
+  size_t reserved_ = 0;
 };
 
 }  // namespace ringsock::io

@@ -84,6 +84,14 @@ absl::StatusOr<std::unique_ptr<Stream>> SimStreams::OpenListener(const ListenCon
   return std::unique_ptr<Stream>(std::move(stream));
 }
 
+size_t SimStreams::SimStream::room() const {
+  const size_t free = kKernelBuffer - std::min(kKernelBuffer, out.size());
+  if (options.not_sent_low_water == 0) return free;
+  const uint64_t unsent = end() - std::min(next, end());
+  return std::min<uint64_t>(
+      free, options.not_sent_low_water - std::min<uint64_t>(unsent, options.not_sent_low_water));
+}
+
 void SimStreams::StartConnect(Stream& stream) {
   SimStream& s = Get(stream);
   if (Unconnectable(stream.remote.ip) || stream.local.ip.IsUnspecified()) {
@@ -123,8 +131,8 @@ void SimStreams::Transmit(const SimStream& stream, uint8_t flags, uint64_t from,
   datagram.segment = SimSegment{flags, from, stream.received + (stream.fin_received ? 1u : 0u),
                                 stream.received + room};
   if (size > 0) {
-    const auto begin = stream.out.begin() + static_cast<ptrdiff_t>(from - stream.acked);
-    datagram.payload.assign(begin, begin + static_cast<ptrdiff_t>(size));
+    const auto bytes = stream.out.At(from - stream.acked, size);
+    datagram.payload.assign(bytes.begin(), bytes.end());
   }
   network_->SendSegment(std::move(datagram));
 }
@@ -241,7 +249,7 @@ void SimStreams::OnAck(SimStream& stream, const SimSegment& segment, bool bare) 
   const uint64_t ack = std::min(segment.ack, stream.end() + (stream.fin ? 1 : 0));
   if (ack > stream.acked) {
     const uint64_t bytes = std::min(ack, stream.end()) - stream.acked;
-    stream.out.erase(stream.out.begin(), stream.out.begin() + static_cast<ptrdiff_t>(bytes));
+    stream.out.RemoveFront(bytes);
     stream.acked += bytes;
     stream.next = std::max(stream.next, ack);
     stream.duplicates = 0;
@@ -251,7 +259,7 @@ void SimStreams::OnAck(SimStream& stream, const SimSegment& segment, bool bare) 
     stream.next = stream.acked;  // something was lost: again from there
   }
   Push(stream);
-  if (stream.writing && !stream.queue.empty() && stream.out.size() < kKernelBuffer) {
+  if (stream.writing && !stream.queue.empty() && stream.room() > 0) {
     stream.writing = false;
     MarkDirty(stream);
   }
@@ -303,14 +311,13 @@ void SimStreams::UpdateReceiving(Stream& stream) {
 void SimStreams::Write(Stream& stream) {
   SimStream& s = Get(stream);
   iovec piece{};
-  while (s.out.size() < kKernelBuffer && stream.queue.Front({&piece, 1}) == 1) {
-    const size_t size = std::min(piece.iov_len, kKernelBuffer - s.out.size());
-    const auto* bytes = static_cast<const std::byte*>(piece.iov_base);
-    s.out.insert(s.out.end(), bytes, bytes + size);
+  while (s.room() > 0 && stream.queue.Front({&piece, 1}) == 1) {
+    const size_t size = std::min(piece.iov_len, s.room());
+    s.out.Append({static_cast<const std::byte*>(piece.iov_base), size});
     Wrote(stream, size);
+    Push(s);
   }
   stream.writing = !stream.queue.empty();
-  Push(s);
 }
 
 void SimStreams::SendFin(Stream& stream) {

@@ -8,10 +8,13 @@
 #ifndef RINGSOCK_IO_SIM_STREAMS_H_
 #define RINGSOCK_IO_SIM_STREAMS_H_
 
+#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <map>
 #include <memory>
 #include <set>
+#include <span>
 #include <utility>
 #include <vector>
 
@@ -22,6 +25,30 @@
 namespace ringsock::io {
 
 class SimNetwork;
+
+// Bytes that are appended at one end and thrown away at the other, each moved at most once on
+// average.
+class SimBytes {
+ public:
+  size_t size() const { return bytes_.size() - begin_; }
+  bool empty() const { return size() == 0; }
+  std::span<const std::byte> At(size_t offset, size_t size) const {
+    return {bytes_.data() + begin_ + offset, size};
+  }
+  void Append(std::span<const std::byte> bytes) {
+    bytes_.insert(bytes_.end(), bytes.begin(), bytes.end());
+  }
+  void RemoveFront(size_t size) {
+    begin_ += size;
+    if (begin_ < bytes_.size() - begin_) return;
+    bytes_.erase(bytes_.begin(), bytes_.begin() + static_cast<ptrdiff_t>(begin_));
+    begin_ = 0;
+  }
+
+ private:
+  std::vector<std::byte> bytes_;
+  size_t begin_ = 0;
+};
 
 class SimStreams final : public StreamCore {
  public:
@@ -46,6 +73,8 @@ class SimStreams final : public StreamCore {
     ~SimStream() override { owner->Forget(*this); }
 
     uint64_t end() const { return acked + out.size(); }
+    // How much more the simulated kernel takes.
+    size_t room() const;
     bool all_acked() const { return out.empty() && (!fin || fin_acked); }
 
     SimStreams* const owner;
@@ -59,7 +88,7 @@ class SimStreams final : public StreamCore {
     bool fin = false;        // our end, at end()
     bool fin_acked = false;
     bool fin_received = false;
-    std::vector<std::byte> out;  // from `acked` on
+    SimBytes out;  // from `acked` on
     uint64_t acked = 0;
     uint64_t next = 0;    // to be sent; end() + 1 when the FIN has been
     uint64_t window = 0;  // the highest position the other side takes

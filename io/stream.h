@@ -5,8 +5,13 @@
 //
 // Life of a received byte: the kernel fills a buffer of the loop, StreamHandler::OnReceive gets a
 // view of it, may write to it (decrypt in place), and the buffer is used again when it returns.
-// Life of a sent byte: Send() copies it to the stream's queue; the queue is handed to the kernel
-// when Poll() flushes, as one request, however many Send() calls it came from.
+// Life of a sent byte: Send() copies it to the stream's queue, or its owner writes it there
+// (SendSpace, CommitSend); the queue is handed to the kernel when Poll() flushes, as one request,
+// however many calls it came from.
+//
+// Bytes in the queue cannot be taken back. Who wants to drop what has become old keeps it in a
+// queue of its own and this one short: StreamOptions::send_queue bounds what waits here,
+// not_sent_low_water what waits in the kernel.
 #ifndef RINGSOCK_IO_STREAM_H_
 #define RINGSOCK_IO_STREAM_H_
 
@@ -25,10 +30,13 @@ namespace ringsock::io {
 // A stream or a listener of one StreamLoop. Never used again for another one.
 using StreamId = uint64_t;
 inline constexpr StreamId kNoStream = 0;
+// The most that SendSpace() gives at once: a TLS record of full length with room for its frame.
+inline constexpr size_t kMaxSendSpace = (16 << 10) + 512;
 
 // What holds for a connection from its first packet on; accepted ones have their listener's.
 struct StreamOptions {
-  // Bytes that may wait for the kernel; what is more is not taken by Send().
+  // Bytes that may wait for the kernel; what is more is not taken by Send(). 64 KiB keep a stream
+  // busy: while one request is under way the next is queued.
   uint32_t send_queue = 256 << 10;
   bool no_delay = true;  // TCP_NODELAY
   // Probes on an idle connection (SO_KEEPALIVE); 0 idle time: none.
@@ -39,6 +47,10 @@ struct StreamOptions {
   Duration user_timeout = std::chrono::seconds(0);
   int receive_buffer = 0;  // bytes, SO_RCVBUF; 0: the kernel adjusts it
   int send_buffer = 0;     // bytes, SO_SNDBUF; 0: the kernel adjusts it
+  // Bytes that the kernel takes before it may send them (TCP_NOTSENT_LOWAT); 0: as many as its send
+  // buffer holds, which grows to megabytes. When TCP stalls the queue here then fills at once and
+  // its owner learns of it, where otherwise some megabytes would go stale in the kernel first.
+  uint32_t not_sent_low_water = 0;
   // How long Close() goes on sending what is queued and waits for the other side's end.
   Duration linger = std::chrono::seconds(2);
 };
@@ -69,7 +81,8 @@ class StreamHandler {
   virtual void OnConnect(StreamId stream) = 0;
   // Bytes in order, in pieces of any size. The view ends with the call.
   virtual void OnReceive(StreamId stream, std::span<std::byte> bytes) = 0;
-  // After a Send() that took less than it was given: the queue is half empty, or better.
+  // After a Send() that took less than it was given, or a SendSpace() that gave less than was
+  // wanted: the queue is half empty, or better.
   virtual void OnWritable(StreamId stream) = 0;
   // The other side has sent all it will. It may still receive.
   virtual void OnEnd(StreamId stream) = 0;
@@ -90,9 +103,9 @@ struct StreamStats {
   uint64_t rx_bytes = 0;
   uint64_t rx_pieces = 0;   // calls of OnReceive
   uint64_t rx_starved = 0;  // times the kernel found no buffer and receiving re-armed
-  uint64_t tx_bytes = 0;    // taken by the kernel
+  uint64_t tx_bytes = 0;    // taken by the kernel, counted when a request has been taken whole
   uint64_t tx_requests = 0;
-  uint64_t tx_refused = 0;  // bytes that Send() did not take because the queue was full
+  uint64_t tx_refused = 0;  // bytes not taken because the queue was full
   uint64_t tx_queued = 0;   // bytes in the queue now
 };
 
@@ -123,9 +136,16 @@ class StreamLoop {
   // Takes what has room in the queue and returns how much that is; if that is not all, OnWritable
   // follows. Before OnConnect it is kept until then. 0 after Shutdown().
   virtual size_t Send(StreamId stream, std::span<const std::byte> bytes) = 0;
+  // To write where Send() would copy to: `wanted` contiguous bytes, or what there is room for, or
+  // kMaxSendSpace. They stay until the next call for this stream, at the longest until the handler
+  // returns. CommitSend() sends the first `bytes` of them; what is not committed is as if it had
+  // never been asked for.
+  virtual std::span<std::byte> SendSpace(StreamId stream, size_t wanted) = 0;
+  virtual void CommitSend(StreamId stream, size_t bytes) = 0;
   // Bytes that Send() would take now.
   virtual size_t SendRoom(StreamId stream) const = 0;
-  // Off: no OnReceive and OnEnd until it is on again; the other side is held back by TCP.
+  // Off: no OnReceive and OnEnd until it is on again; the other side is held back by TCP. A reset
+  // and a timeout are told all the same, and then what has not been received is lost.
   virtual void SetReceiving(StreamId stream, bool on) = 0;
   // Ends our direction once the queue has been sent (half close). Receiving goes on.
   virtual void Shutdown(StreamId stream) = 0;

@@ -125,25 +125,42 @@ absl::StatusOr<StreamId> StreamCore::Listen(const ListenConfig& config, ListenHa
   return listener->id;
 }
 
+// How much of `size` bytes there is room for. If that is not all, the handler hears of more.
+size_t StreamCore::TakeRoom(Stream& stream, size_t size) {
+  if (!stream.stream() || stream.finish || stream.error != 0) return 0;
+  const size_t room = std::min(size, Room(stream));
+  if (room < size) {
+    stream.want_writable = true;
+    stream.stats.tx_refused += size - room;
+  }
+  return room;
+}
+
 size_t StreamCore::Send(StreamId id, std::span<const std::byte> bytes) {
   Stream* stream = Find(id);
-  if (stream == nullptr || !stream->stream() || stream->finish || stream->error != 0) return 0;
-  const size_t size = std::min(bytes.size(), SendRoom(id));
-  if (size < bytes.size()) {
-    stream->want_writable = true;
-    stream->stats.tx_refused += bytes.size() - size;
-  }
+  const size_t size = stream == nullptr ? 0 : TakeRoom(*stream, bytes.size());
   if (size == 0) return 0;
   stream->queue.Append(bytes.first(size), &pool_);
   if (stream->state == Stream::State::kOpen) MarkDirty(*stream);
   return size;
 }
 
+std::span<std::byte> StreamCore::SendSpace(StreamId id, size_t wanted) {
+  Stream* stream = Find(id);
+  if (stream == nullptr) return {};
+  const size_t size = TakeRoom(*stream, std::min(wanted, kMaxSendSpace));
+  if (size == 0) return {};
+  MarkDirty(*stream);  // the flush ends the reservation
+  return stream->queue.Reserve(size, &pool_);
+}
+
+void StreamCore::CommitSend(StreamId id, size_t bytes) {
+  if (Stream* stream = Find(id); stream != nullptr) stream->queue.Commit(bytes, &pool_);
+}
+
 size_t StreamCore::SendRoom(StreamId id) const {
   const Stream* stream = Find(id);
-  if (stream == nullptr || !stream->stream() || stream->finish) return 0;
-  const size_t limit = stream->options.send_queue;
-  return limit - std::min(limit, stream->queue.size());
+  return stream == nullptr || !stream->stream() || stream->finish ? 0 : Room(*stream);
 }
 
 void StreamCore::SetReceiving(StreamId id, bool on) {
@@ -160,6 +177,7 @@ void StreamCore::SetReceiving(StreamId id, bool on) {
 void StreamCore::Shutdown(StreamId id) {
   Stream* stream = Find(id);
   if (stream == nullptr || !stream->stream() || stream->finish) return;
+  stream->queue.EndReservation(&pool_);
   stream->finish = true;
   stream->want_writable = false;
   if (stream->state == Stream::State::kOpen) MarkDirty(*stream);
@@ -172,6 +190,7 @@ void StreamCore::Close(StreamId id) {
   if (stream->options.linger <= Duration::zero()) return Kill(*stream, false);
   stream->state = Stream::State::kLingering;
   stream->handler = nullptr;
+  stream->queue.EndReservation(&pool_);
   stream->finish = true;
   stream->want_writable = false;
   stream->stash = {};
@@ -384,6 +403,7 @@ void StreamCore::Break(Stream& stream) {
 
 void StreamCore::FlushOne(Stream& stream) {
   stream.dirty = false;
+  stream.queue.EndReservation(&pool_);
   if (stream.state == Stream::State::kConnecting || stream.error != 0) return;
   if (!stream.writing && !stream.queue.empty()) Write(stream);
   if (!stream.live() || !stream.finish || !stream.queue.empty() || stream.error != 0) return;

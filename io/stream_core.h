@@ -8,6 +8,7 @@
 #ifndef RINGSOCK_IO_STREAM_CORE_H_
 #define RINGSOCK_IO_STREAM_CORE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <queue>
@@ -71,6 +72,8 @@ class StreamCore : public StreamLoop {
   absl::StatusOr<StreamId> Connect(const ConnectConfig& config, StreamHandler* handler) final;
   absl::StatusOr<StreamId> Listen(const ListenConfig& config, ListenHandler* handler) final;
   size_t Send(StreamId id, std::span<const std::byte> bytes) final;
+  std::span<std::byte> SendSpace(StreamId id, size_t wanted) final;
+  void CommitSend(StreamId id, size_t bytes) final;
   size_t SendRoom(StreamId id) const final;
   void SetReceiving(StreamId id, bool on) final;
   void Shutdown(StreamId id) final;
@@ -147,6 +150,11 @@ class StreamCore : public StreamLoop {
   bool HasSlot() const { return !free_slots_.empty() || slots_.size() < max_streams_; }
   absl::Status NoSlot() const;
   Stream* Insert(std::unique_ptr<Stream> stream);
+  static size_t Room(const Stream& stream) {
+    const size_t limit = stream.options.send_queue;
+    return limit - std::min(limit, stream.queue.size());
+  }
+  size_t TakeRoom(Stream& stream, size_t size);
   void Notice(Stream& stream);
   size_t Tell(Stream& stream);
   void Break(Stream& stream);

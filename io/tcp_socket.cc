@@ -83,6 +83,10 @@ const char* SetOptions(int fd, const StreamOptions& options) {
   // Before connect() and listen(), because the window scale follows from the first.
   if (options.receive_buffer > 0) SetInt(fd, SOL_SOCKET, SO_RCVBUF, options.receive_buffer);
   if (options.send_buffer > 0) SetInt(fd, SOL_SOCKET, SO_SNDBUF, options.send_buffer);
+  if (options.not_sent_low_water > 0 &&
+      !SetInt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, static_cast<int>(options.not_sent_low_water))) {
+    return "TCP_NOTSENT_LOWAT";
+  }
   return nullptr;
 }
 

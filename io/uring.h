@@ -30,6 +30,7 @@ struct CompletionTag {
     kStreamAccept,
     kStreamReceive,
     kStreamSend,
+    kStreamWatch,
   };
   Kind kind = kIgnored;
   uint32_t slab = 0;  // 24 bits

@@ -1,5 +1,7 @@
 #include "io/uring_streams.h"
 
+#include <poll.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <chrono>
@@ -82,9 +84,16 @@ void UringStreams::UpdateReceiving(Stream& stream) {
   UringStream& s = Get(stream);
   if (stream.receiving) {
     if (!stream.peer_ended) QueueArm(s);
-  } else if (s.armed) {
+    return;
+  }
+  if (s.armed) {
     const CompletionTag receive{CompletionTag::kStreamReceive, 0, Slot(stream.id)};
     io_uring_prep_cancel64(ring_->NextSqe({CompletionTag::kCancel, 0, 0}), receive.Pack(), 0);
+  }
+  // Without a receive nothing would tell of a reset. Edge by edge, since the other side's end
+  // counts as an event too; stays when receiving is on again, as who paused once does so again.
+  if (!std::exchange(s.watched, true)) {
+    io_uring_prep_poll_multishot(NextSqe(s, CompletionTag::kStreamWatch), s.fd.get(), 0);
   }
 }
 
@@ -115,6 +124,14 @@ void UringStreams::Arm() {
 
 void UringStreams::Write(Stream& stream) {
   UringStream& s = Get(stream);
+  stream.writing = true;
+  io_uring_sqe* sqe = NextSqe(s, CompletionTag::kStreamSend);
+  // Waits in the kernel until all of it is taken: one completion, not one per opening of the
+  // window.
+  constexpr int kFlags = MSG_NOSIGNAL | MSG_WAITALL;
+  if (std::array<iovec, 2> first; stream.queue.Front(first) == 1) {
+    return io_uring_prep_send(sqe, s.fd.get(), first[0].iov_base, first[0].iov_len, kFlags);
+  }
   if (free_requests_.empty()) {
     s.request = std::make_unique<Request>();
   } else {
@@ -123,11 +140,7 @@ void UringStreams::Write(Stream& stream) {
   }
   s.request->message.msg_iov = s.request->pieces.data();
   s.request->message.msg_iovlen = stream.queue.Front(s.request->pieces);
-  // Waits in the kernel until all of it is taken: one completion, not one per opening of the
-  // window.
-  io_uring_prep_sendmsg(NextSqe(s, CompletionTag::kStreamSend), s.fd.get(), &s.request->message,
-                        MSG_NOSIGNAL | MSG_WAITALL);
-  stream.writing = true;
+  io_uring_prep_sendmsg(sqe, s.fd.get(), &s.request->message, kFlags);
 }
 
 void UringStreams::Release(Stream& stream, bool reset) {
@@ -164,6 +177,9 @@ void UringStreams::OnCompletion(CompletionTag tag, const io_uring_cqe& cqe) {
       break;
     case CompletionTag::kStreamReceive:
       OnReceiveCompletion(stream, cqe);
+      break;
+    case CompletionTag::kStreamWatch:
+      OnWatchCompletion(stream, cqe);
       break;
     default:
       OnSendCompletion(stream, cqe.res);
@@ -210,8 +226,17 @@ void UringStreams::OnReceiveCompletion(UringStream& stream, const io_uring_cqe& 
   }
 }
 
+void UringStreams::OnWatchCompletion(UringStream& stream, const io_uring_cqe& cqe) {
+  if ((cqe.flags & IORING_CQE_F_MORE) == 0) stream.watched = false;
+  // While it receives, the receive tells, after all that came before.
+  if (stream.receiving || stream.released || cqe.res < 0) return;
+  if ((cqe.res & (POLLERR | POLLHUP)) == 0) return;
+  const int error = TakeTcpError(stream.fd.get());
+  if (error != 0) FailLater(stream, "receive", error);
+}
+
 void UringStreams::OnSendCompletion(UringStream& stream, int result) {
-  if (free_requests_.size() < kKeptRequests) {
+  if (stream.request != nullptr && free_requests_.size() < kKeptRequests) {
     free_requests_.push_back(std::move(stream.request));
   } else {
     stream.request.reset();

@@ -41,7 +41,8 @@ class UringStreams final : public StreamCore {
   bool Stop();
 
  private:
-  static constexpr size_t kPieces = 8;
+  // More than a queue of the usual length has: one request takes all of it.
+  static constexpr size_t kPieces = 32;
   // A send under way. Its memory goes back to the loop when it has completed.
   struct Request {
     msghdr message{};
@@ -52,8 +53,9 @@ class UringStreams final : public StreamCore {
     uint32_t in_kernel = 0;  // requests without their last completion
     bool armed = false;      // an accept or a receive is in the kernel
     bool queued = false;     // in unarmed_
+    bool watched = false;    // a poll for errors is in the kernel
     bool released = false;
-    std::unique_ptr<Request> request;
+    std::unique_ptr<Request> request;           // of several pieces
     std::unique_ptr<sockaddr_storage> address;  // of a connect under way
   };
   struct Event {
@@ -80,6 +82,7 @@ class UringStreams final : public StreamCore {
   void QueueArm(UringStream& stream);
   void OnAcceptCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnReceiveCompletion(UringStream& stream, const io_uring_cqe& cqe);
+  void OnWatchCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnSendCompletion(UringStream& stream, int result);
   void Handle(const Event& event);
   void HandleAccepted(Stream* listener, int fd);
