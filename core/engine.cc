@@ -86,6 +86,7 @@ EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads 
       loops_(std::move(loops)),
       state_(std::move(peers)),
       path_reports_(loops_.control.get()),
+      relay_hub_(options.relay),
       learner_(&state_->peers) {
   options_.shards = static_cast<uint32_t>(loops_.shards.size());
 }
@@ -215,8 +216,7 @@ void EngineImpl::Close() {
 
 absl::Status EngineImpl::CheckMayWait() const {
   if (running_shard_of == this) {
-    return absl::FailedPreconditionError(
-        "peers cannot be changed from a Handler: it would wait for its own shard");
+    return absl::FailedPreconditionError("not from a Handler: it might wait for its own shard");
   }
   if (Closed()) return absl::FailedPreconditionError("the engine is closed");
   return absl::OkStatus();
@@ -247,11 +247,30 @@ void EngineImpl::ConfirmPath(PeerId id, const Endpoint& from) {
   }
 }
 
+absl::Status EngineImpl::SetRelayMap(std::optional<derp::RelayMap> map) {
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
+  if (map.has_value()) {
+    if (absl::Status status = CheckRelayMap(*map); !status.ok()) return status;
+  }
+  const bool ran = control_->Execute([&] { relay_hub_.SetMap(std::move(map)); });
+  return ran ? absl::OkStatus() : absl::FailedPreconditionError("the engine is closed");
+}
+
+absl::Status EngineImpl::SetPrivateKey(const PrivateKey& key) {
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
+  if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no private key");
+  const bool ran = control_->Execute([&] { relay_hub_.SetPrivateKey(key.Clone()); });
+  return ran ? absl::OkStatus() : absl::FailedPreconditionError("the engine is closed");
+}
+
 absl::StatusOr<std::unique_ptr<Sender>> EngineImpl::NewSender() { return senders_->NewSender(); }
 
 EngineStatus EngineImpl::Status() const {
-  EngineStatus status{
-      .backend = loops_.control->name(), .port = port_, .shards = options_.shards, .peers = {}};
+  EngineStatus status;
+  status.backend = loops_.control->name();
+  status.port = port_;
+  status.shards = options_.shards;
+  control_->Execute([&] { relay_hub_.AddStatus(&status); });
   std::lock_guard lock(state_->mutex);
   if (state_->owner == this) status.peers = control_->Peers();
   return status;

@@ -18,6 +18,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -29,9 +30,31 @@
 #include "base/key.h"
 #include "core/counters.h"
 #include "core/peer_id.h"
+#include "derp/relay_map.h"
 #include "io/loop.h"
 
 namespace ringsock {
+
+// How the engine talks to DERP relays. Nothing of it matters before SetRelayMap() and
+// SetPrivateKey().
+struct RelayOptions {
+  // Each ring between a shard and the control thread, and each direction (spec: SEND-7).
+  uint32_t ring_packets = 4096;
+  // What waits for one relay whose stream stalls; over it, the oldest packets are dropped.
+  uint32_t queue_bytes = 1 << 20;
+  Duration queue_age = std::chrono::seconds(3);
+  // A connection that has sent nothing for this long is closed, unless it is home (spec: DERP-6).
+  Duration idle_timeout = std::chrono::seconds(60);
+  // Send to a peer over the relay it was heard on rather than opening one more (spec: DERP-2).
+  bool reverse_routes = true;
+  // Our home region, as peers know it; 0: chosen (spec: EP-6).
+  RegionId home = 0;
+  // PEM file of trusted roots; empty: the system's. Verification is never off but by the test
+  // switches of a node in the relay map.
+  std::string roots_file;
+
+  std::string ToString() const;
+};
 
 struct EngineOptions {
   // UDP port of every shard and both families; 0 lets the kernel choose one.
@@ -55,6 +78,8 @@ struct EngineOptions {
   uint32_t sender_ring_packets = 1024;
   // Senders that may exist at one time (each has a ring to every shard).
   uint32_t max_senders = 64;
+  // Connections to relays.
+  RelayOptions relay;
   // Backend, offloads and batch sizes.
   io::LoopOptions io;
 
@@ -159,11 +184,31 @@ struct PeerStatus {
   bool roaming = false;
 };
 
+// A connection to a relay, or the attempt at one (spec: PEER-4).
+struct RelayStatus {
+  RegionId region = 0;
+  bool home = false;
+  bool up = false;
+  std::string node;  // by its name in the relay map
+  Endpoint remote;
+  Duration age{};           // since it is up, or since it is being tried
+  Duration idle{};          // since the last packet was queued for it
+  std::string description;  // TLS version and cipher
+  std::string last_error;   // why it is not up
+  std::string health;       // a problem the relay reported; empty: none
+  uint64_t tx_packets = 0;
+  uint64_t rx_packets = 0;
+  uint64_t tx_dropped = 0;  // full queue, age, rate limit, broken connection
+  uint64_t queued_bytes = 0;
+};
+
 struct EngineStatus {
   std::string backend;  // "io_uring", "mmsg", "simulated"
   uint16_t port = 0;
   uint32_t shards = 0;
   std::vector<PeerStatus> peers;
+  RegionId home = 0;  // 0: none
+  std::vector<RelayStatus> relays;
 };
 
 // All calls are safe from every thread. Those that change peers are carried out by the control
@@ -196,6 +241,13 @@ class Engine {
   // The same as Shard::ConfirmPath, from any thread, now and then: it takes a lock that all callers
   // share. For every packet there is Sender::ConfirmPath.
   virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
+
+  // Sets or replaces the relay map, or takes it away with nullopt: every relay connection is then
+  // closed. An equal map changes nothing (spec: DERP-7).
+  virtual absl::Status SetRelayMap(std::optional<derp::RelayMap> map) = 0;
+  // Our WireGuard key, with which we prove to relays who we are (spec: PEER-3). The engine keeps a
+  // copy of its own. Another key than before closes every relay connection and opens home again.
+  virtual absl::Status SetPrivateKey(const PrivateKey& key) = 0;
 
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.
   virtual absl::StatusOr<std::unique_ptr<Sender>> NewSender() = 0;

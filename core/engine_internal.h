@@ -16,6 +16,7 @@
 #include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
+#include "core/relay_hub.h"
 #include "core/relay_queue.h"
 #include "core/sender.h"
 #include "core/shard.h"
@@ -72,6 +73,8 @@ class EngineImpl final : public Engine {
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, absl::string_view endpoints) override;
   absl::Status UpdatePeers(std::span<const PublicKey> keys) override;
   void ConfirmPath(PeerId peer, const Endpoint& from) override;
+  absl::Status SetRelayMap(std::optional<derp::RelayMap> map) override;
+  absl::Status SetPrivateKey(const PrivateKey& key) override;
   absl::StatusOr<std::unique_ptr<Sender>> NewSender() override;
   EngineStatus Status() const override;
   CounterSnapshot Counters() const override;
@@ -112,6 +115,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<SenderQueues> senders_;
   std::vector<std::unique_ptr<EngineShard>> shards_;
   std::unique_ptr<Control> control_;
+  RelayHub relay_hub_;
 
   std::mutex reader_mutex_;  // of ConfirmPath(); guards the next two
   Quiescence::Reader reader_;

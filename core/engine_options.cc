@@ -16,6 +16,17 @@ uint32_t EngineOptions::ShardCount() const {
   return std::max<uint32_t>(1, static_cast<uint32_t>(internal::AllowedCores().size()));
 }
 
+std::string RelayOptions::ToString() const {
+  const auto ms = [](Duration time) {
+    return std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
+  };
+  return absl::StrCat("relay.ring_packets=", ring_packets, " relay.queue_bytes=", queue_bytes,
+                      " relay.queue_age_ms=", ms(queue_age),
+                      " relay.idle_timeout_ms=", ms(idle_timeout),
+                      " relay.reverse_routes=", reverse_routes, " relay.home=", home,
+                      " relay.roots_file=", roots_file.empty() ? "system" : roots_file);
+}
+
 std::string EngineOptions::ToString() const {
   const char* backend = io.backend == io::Backend::kAuto    ? "auto"
                         : io.backend == io::Backend::kUring ? "io_uring"
@@ -24,10 +35,10 @@ std::string EngineOptions::ToString() const {
       "port=", port, " ipv4=", ipv4 ? bind_v4.ToString() : "off",
       " ipv6=", ipv6 ? bind_v6.ToString() : "off", " shards=", shards, " pin_threads=", pin_threads,
       " socket_buffer=", socket_buffer, " max_peers=", max_peers,
-      " sender_ring_packets=", sender_ring_packets, " max_senders=", max_senders,
-      " backend=", backend, " gso=", io.gso, " gro=", io.gro, " zero_copy=", io.zero_copy,
-      " rx_buffers=", io.rx_buffers, " rx_batch=", io.rx_batch, " tx_queue=", io.tx_queue,
-      " tx_slabs=", io.tx_slabs,
+      " sender_ring_packets=", sender_ring_packets, " max_senders=", max_senders, " ",
+      relay.ToString(), " backend=", backend, " gso=", io.gso, " gro=", io.gro,
+      " zero_copy=", io.zero_copy, " rx_buffers=", io.rx_buffers, " rx_batch=", io.rx_batch,
+      " tx_queue=", io.tx_queue, " tx_slabs=", io.tx_slabs,
       " spin_us=", std::chrono::duration_cast<std::chrono::microseconds>(io.spin).count());
 }
 
@@ -42,6 +53,9 @@ absl::Status CheckSizes(const EngineOptions& options) {
   } sizes[] = {
       {"max_peers", options.max_peers, 1, (uint64_t{1} << 31) - 1},
       {"sender_ring_packets", options.sender_ring_packets, 1, 65536},
+      {"relay.ring_packets", options.relay.ring_packets, 1, 65536},
+      // From one packet of the largest size to what nobody wants to wait for.
+      {"relay.queue_bytes", options.relay.queue_bytes, 1 << 17, 1 << 30},
       {"io.rx_buffers", options.io.rx_buffers, 1, 32768},
       {"io.rx_batch", options.io.rx_batch, 1, 1024},
       {"io.tx_queue", options.io.tx_queue, 1, 16384},
@@ -91,6 +105,12 @@ absl::Status CheckOptions(const EngineOptions& options, const Handler* handler) 
   if (options.ipv6 && options.bind_v6.IsV4()) {
     return absl::InvalidArgumentError(
         absl::StrCat("bind_v6 ", options.bind_v6.ToString(), " is not an IPv6 address"));
+  }
+  if (options.relay.queue_age <= Duration::zero()) {
+    return absl::InvalidArgumentError("relay.queue_age: must be more than 0");
+  }
+  if (options.relay.idle_timeout <= Duration::zero()) {
+    return absl::InvalidArgumentError("relay.idle_timeout: must be more than 0");
   }
   return CheckSizes(options);
 }

@@ -91,6 +91,8 @@ TEST_P(EngineTest, AHandlerCannotCloseOrChangePeers) {
     Engine& mine = *engine.load();
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.CreateEndpoint(KeyNumber(2), "").status()));
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.UpdatePeers({})));
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.SetRelayMap(std::nullopt)));
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.SetPrivateKey(PrivateKey::Generate())));
     mine.Close();
   };
   START_OR_SKIP(Options());
@@ -231,6 +233,12 @@ TEST(EngineOptionsTest, AbsurdSizesAreErrors) {
       {"max_senders", [](EngineOptions* o) { o->max_senders = UINT32_MAX; }},
       {"sender_ring_packets", [](EngineOptions* o) { o->sender_ring_packets = UINT32_MAX; }},
       {"sender_ring_packets", [](EngineOptions* o) { o->sender_ring_packets = 0; }},
+      {"relay.ring_packets", [](EngineOptions* o) { o->relay.ring_packets = 0; }},
+      {"relay.ring_packets", [](EngineOptions* o) { o->relay.ring_packets = UINT32_MAX; }},
+      {"relay.queue_bytes", [](EngineOptions* o) { o->relay.queue_bytes = 65536; }},
+      {"relay.queue_bytes", [](EngineOptions* o) { o->relay.queue_bytes = UINT32_MAX; }},
+      {"relay.queue_age", [](EngineOptions* o) { o->relay.queue_age = Duration::zero(); }},
+      {"relay.idle_timeout", [](EngineOptions* o) { o->relay.idle_timeout = -Duration(1); }},
       {"max_peers", [](EngineOptions* o) { o->max_peers = 0; }},
       {"max_peers", [](EngineOptions* o) { o->max_peers = UINT32_MAX; }},
       {"rx_buffers", [](EngineOptions* o) { o->io.rx_buffers = 0; }},
@@ -250,8 +258,9 @@ TEST(EngineOptionsTest, AbsurdSizesAreErrors) {
 
 TEST(EngineOptionsTest, AllOptionsArePrinted) {
   const std::string text = EngineOptions{}.ToString();
-  for (const char* name : {"port=0", "ipv4=0.0.0.0", "ipv6=::", "shards=0", "backend=auto", "gso=1",
-                           "gro=1", "zero_copy=1", "max_senders=64"}) {
+  for (const char* name :
+       {"port=0", "ipv4=0.0.0.0", "ipv6=::", "shards=0", "backend=auto", "gso=1", "gro=1",
+        "zero_copy=1", "max_senders=64", "relay.idle_timeout_ms=60000"}) {
     EXPECT_NE(text.find(name), std::string::npos) << name;
   }
 }
