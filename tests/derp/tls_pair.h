@@ -1,0 +1,74 @@
+// A TLS client and server in memory, joined by two byte queues that a test can cut, hold and spoil.
+#ifndef RINGSOCK_TESTS_DERP_TLS_PAIR_H_
+#define RINGSOCK_TESTS_DERP_TLS_PAIR_H_
+
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "derp/tls.h"
+
+namespace ringsock::derp {
+
+inline std::span<const std::byte> AsBytes(const std::string& text) {
+  return std::as_bytes(std::span(text));
+}
+
+// One end: takes what its session writes and remembers what it hears.
+class TlsEnd final : public TlsSink, public TlsEvents {
+ public:
+  // TlsSink
+  size_t Room() const override { return room > written.size() ? room - written.size() : 0; }
+  void Write(std::span<const std::byte> ciphertext) override {
+    written.insert(written.end(), ciphertext.begin(), ciphertext.end());
+    ++writes;
+  }
+  // TlsEvents
+  void OnHandshakeDone() override {
+    ++handshakes;
+    if (on_handshake_done) on_handshake_done();
+  }
+  absl::Status OnPlaintext(std::span<std::byte> bytes) override {
+    received.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    ++deliveries;
+    return on_plaintext ? on_plaintext() : absl::OkStatus();
+  }
+
+  // Gives up to `chunk` bytes of what `other` wrote to this session at a time until there are none
+  // or it fails.
+  void TakeFrom(TlsEnd* other, size_t chunk = SIZE_MAX);
+  void Send(const std::string& text) { sent += session->Send(AsBytes(text)); }
+
+  std::unique_ptr<TlsSession> session;
+  absl::Status status;  // of the last Start() or Receive()
+  std::vector<std::byte> written;
+  std::string received;
+  size_t room = SIZE_MAX;
+  size_t sent = 0;
+  int writes = 0;
+  int handshakes = 0;
+  int deliveries = 0;
+  std::function<void()> on_handshake_done;
+  std::function<absl::Status()> on_plaintext;
+};
+
+struct TlsPair {
+  TlsPair(TlsClientContext* client_context, TlsServerContext* server_context,
+          const TlsTarget& target);
+  // Starts and moves bytes both ways until nothing moves.
+  void Handshake(size_t chunk = SIZE_MAX);
+  // Moves bytes both ways until nothing moves.
+  void Pump(size_t chunk = SIZE_MAX);
+  bool done() const { return client.session->handshake_done() && server.session->handshake_done(); }
+
+  TlsEnd client;
+  TlsEnd server;
+};
+
+}  // namespace ringsock::derp
+
+#endif  // RINGSOCK_TESTS_DERP_TLS_PAIR_H_
