@@ -18,6 +18,8 @@ namespace {
 
 // How long to let a full ring drain before the next try.
 constexpr Duration kRetry = std::chrono::milliseconds(1);
+// How soon a change of a relay connection is printed.
+constexpr Duration kLookInterval = std::chrono::milliseconds(50);
 
 std::span<const std::byte> AsBytes(absl::string_view text) {
   return {reinterpret_cast<const std::byte*>(text.data()), text.size()};
@@ -57,6 +59,7 @@ Cat::Cat(const Options& options, Events* events, StopSignal* stop)
     : options_(options), events_(events), stop_(stop) {}
 
 Outcome Cat::Run(int input_fd) {
+  for (const std::string& warning : options_.warnings) events_->Warning(warning);
   if (absl::Status started = Start(); !started.ok()) {
     events_->Error(absl::string_view(started.message().data(), started.message().size()));
     return Outcome::kFailed;
@@ -79,7 +82,9 @@ absl::Status Cat::Start() {
   PrivateKey generated;
   if (options_.private_key.IsZero()) generated = PrivateKey::Generate();
   const PrivateKey& key = options_.private_key.IsZero() ? generated : options_.private_key;
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options_.engine, this);
+  EngineOptions engine_options = options_.engine;
+  engine_options.relay.roots_file = options_.derp_roots_file;
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(engine_options, this);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
   for (const PeerSpec& peer : options_.peers) {
@@ -93,7 +98,25 @@ absl::Status Cat::Start() {
   if (!sender.ok()) return sender.status();
   sender_ = *std::move(sender);
   events_->Self(key.Public(), engine_->Status());
+  return options_.derp_map.has_value() ? StartRelays(key) : absl::OkStatus();
+}
+
+absl::Status Cat::StartRelays(const PrivateKey& key) {
+  if (absl::Status set = engine_->SetPrivateKey(key); !set.ok()) return set;
+  if (absl::Status set = engine_->SetRelayMap(options_.derp_map); !set.ok()) return set;
+  next_look_ = Instant::min();
   return absl::OkStatus();
+}
+
+void Cat::LookAtRelays(Instant now) {
+  next_look_ = now + kLookInterval;
+  for (const RelayStatus& relay : engine_->Status().relays) {
+    Seen& seen = relays_[relay.region];
+    const std::string error = relay.up ? "" : relay.last_error;
+    if (relay.up == seen.up && error == seen.error) continue;
+    seen = {relay.up, error};
+    events_->Relay(relay);
+  }
 }
 
 void Cat::OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) {
@@ -187,8 +210,9 @@ SendResult Cat::SendUntilTaken(PeerId peer, const PacketTrain& packet) {
 bool Cat::WaitFor(int fd, Instant until) {
   while (!Stopped()) {
     const Instant now = SystemClock().Now();
-    const Instant end = std::min(until, deadline_);
-    if (now >= end) return false;
+    if (now >= next_look_) LookAtRelays(now);
+    const Instant end = std::min({until, deadline_, next_look_});
+    if (now >= std::min(until, deadline_)) return false;
     pollfd fds[2] = {{stop_->fd(), POLLIN, 0}, {fd, POLLIN, 0}};
     // At most an hour, so that "never" fits into a timespec.
     const Duration left = std::min<Duration>(end - now, std::chrono::hours(1));
@@ -205,9 +229,10 @@ Outcome Cat::Finish() {
   const bool short_of = received_.load() < options_.receive;
   const bool time_up = SystemClock().Now() >= deadline_;
   sender_.reset();
+  const EngineStatus status = engine_->Status();  // relays are gone after it
   engine_->Close();
   const CounterSnapshot counters = engine_->Counters();
-  events_->Status(engine_->Status(), counters);
+  events_->Status(status, counters);
   // A Sender's "ok" means queued. What became of it, only the counters say.
   const uint64_t dropped = DroppedSends(counters);
   events_->Summary({.sent = sent_,

@@ -3,6 +3,7 @@
 #define RINGSOCK_CAT_CAT_H_
 
 #include <atomic>
+#include <map>
 #include <memory>
 #include <shared_mutex>
 #include <string>
@@ -53,6 +54,9 @@ class Cat final : public Handler {
   };
 
   absl::Status Start();
+  absl::Status StartRelays(const PrivateKey& key);
+  // Prints what has become of relay connections since it last looked, which is now and then.
+  void LookAtRelays(Instant now);
   void ReceiveOne(const ReceivedTrain& train, std::span<const std::byte> packet);
   // These return when their input is used up or stop() is true.
   void SendLines(int input_fd);
@@ -77,6 +81,13 @@ class Cat final : public Handler {
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<Sender> sender_;
   std::vector<Target> targets_;
+  // Of each relay as last printed.
+  struct Seen {
+    bool up = false;
+    std::string error;
+  };
+  std::map<RegionId, Seen> relays_;
+  Instant next_look_ = Instant::max();  // never without relays
   uint64_t sent_ = 0;
   uint64_t not_sent_ = 0;
   std::atomic<uint64_t> received_{0};

@@ -34,6 +34,20 @@ std::string Base64(std::span<const std::byte> bytes) {
   return text;
 }
 
+Json RelayJson(const RelayStatus& relay) {
+  return {{"region", relay.region},
+          {"home", relay.home},
+          {"up", relay.up},
+          {"node", relay.node},
+          {"remote", relay.remote.IsNone() ? Json(nullptr) : Json(relay.remote.ToString())},
+          {"tls", relay.description},
+          {"error", relay.up ? "" : relay.last_error},
+          {"health", relay.health},
+          {"tx_packets", relay.tx_packets},
+          {"rx_packets", relay.rx_packets},
+          {"tx_dropped", relay.tx_dropped}};
+}
+
 }  // namespace
 
 const char* SendResultName(SendResult result) {
@@ -87,6 +101,17 @@ void Events::Packet(const PublicKey* peer, const Endpoint& from, PathKind path,
   Line(out_, Dump(event));
 }
 
+void Events::Relay(const RelayStatus& relay) {
+  if (json_) {
+    Json event = {{"event", "relay"}};
+    event.update(RelayJson(relay));
+    return Line(out_, Dump(event));
+  }
+  Line(err_, absl::StrCat("relay of region ", relay.region, relay.home ? " (home) " : " ",
+                          relay.up ? "up: " : "down: ", relay.node, " ",
+                          relay.up ? relay.description : relay.last_error));
+}
+
 void Events::Sent(const PublicKey& peer, size_t size, SendResult result) {
   if (json_) {
     return Line(out_, Dump({{"event", "sent"},
@@ -123,13 +148,22 @@ void Events::Status(const EngineStatus& status, const CounterSnapshot& counters)
   for (size_t i = 0; i < kDrops; ++i) {
     if (counters.drops[i] != 0) drops[DropName(static_cast<Drop>(i))] = counters.drops[i];
   }
+  Json relays = Json::array();
+  for (const RelayStatus& relay : status.relays) relays.push_back(RelayJson(relay));
   Line(out_, Dump({{"event", "status"},
                    {"backend", status.backend},
                    {"port", status.port},
+                   {"home", status.home},
                    {"peers", peers},
+                   {"relays", relays},
                    {"paths", paths},
                    {"rx_unknown_source", counters.rx_unknown_source},
                    {"drops", drops}}));
+}
+
+void Events::Warning(absl::string_view message) {
+  if (json_) Line(out_, Dump({{"event", "warning"}, {"message", std::string(message)}}));
+  Line(err_, absl::StrCat("ringsock-cat: warning: ", message));
 }
 
 void Events::Error(absl::string_view message) {

@@ -34,8 +34,11 @@ class Events {
   // `peer` is null for an unknown source.
   void Packet(const PublicKey* peer, const Endpoint& from, PathKind path,
               std::span<const std::byte> bytes);
+  // The connection to a relay came up, went down, or could not be made.
+  void Relay(const RelayStatus& relay);
   void Sent(const PublicKey& peer, size_t size, SendResult result);
   void Status(const EngineStatus& status, const CounterSnapshot& counters);
+  void Warning(absl::string_view message);
   void Error(absl::string_view message);
   void Summary(const Totals& totals);
 

@@ -13,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "base/file.h"
 #include "core/address_set.h"
 
 namespace ringsock::cat {
@@ -20,6 +21,9 @@ namespace {
 
 enum Flag : int {
   kPrivateKey = 1000,
+  kPrivateKeyFile,
+  kDerpMap,
+  kDerpRoots,
   kPort,
   kPeers,
   kJson,
@@ -38,8 +42,14 @@ enum Flag : int {
 
 constexpr size_t kShownOfKey = 6;
 
+// As many bytes as a relay map may have (derp/relay_map.h).
+constexpr size_t kMaxMapFile = 4u << 20;
+
 constexpr option kFlags[] = {
     {"private-key", required_argument, nullptr, kPrivateKey},
+    {"private-key-file", required_argument, nullptr, kPrivateKeyFile},
+    {"derp-map", required_argument, nullptr, kDerpMap},
+    {"derp-roots", required_argument, nullptr, kDerpRoots},
     {"port", required_argument, nullptr, kPort},
     {"peers", required_argument, nullptr, kPeers},
     {"json", no_argument, nullptr, kJson},
@@ -99,6 +109,47 @@ absl::StatusOr<PrivateKey> ReadPrivateKey(const std::string& value) {
   return key;
 }
 
+absl::Status SetPrivateKeyFile(const std::string& path, Options* options) {
+  absl::StatusOr<PrivateKey> key = ReadPrivateKeyFile(path);
+  if (!key.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--private-key-file: ", key.status().message()));
+  }
+  options->private_key = *std::move(key);
+  return absl::OkStatus();
+}
+
+absl::Status SetDerpMap(const std::string& path, Options* options) {
+  const absl::StatusOr<std::string> json = ReadFile(path, kMaxMapFile);
+  if (!json.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat("--derp-map: ", json.status().message()));
+  }
+  absl::StatusOr<derp::RelayMap> map = derp::ParseRelayMap(*json, &options->warnings);
+  if (!map.ok()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--derp-map: ", path, ": ", map.status().message()));
+  }
+  options->derp_map = *std::move(map);
+  return absl::OkStatus();
+}
+
+// The relay endpoints of peers without a relay behind them.
+void WarnOfRelays(Options* options) {
+  for (const PeerSpec& peer : options->peers) {
+    const auto endpoints = Endpoint::ParseList(peer.endpoints);
+    if (!endpoints.ok()) continue;
+    for (const Endpoint& endpoint : *endpoints) {
+      if (!IsRelay(endpoint)) continue;
+      const RegionId region = RelayRegion(endpoint);
+      if (options->derp_map.has_value() && options->derp_map->Find(region) != nullptr) continue;
+      options->warnings.push_back(
+          absl::StrCat("peer ", peer.key.ToShortString(), ": ",
+                       options->derp_map.has_value()
+                           ? absl::StrCat("region ", region, " is not in the relay map")
+                           : std::string("is at a relay, but there is no --derp-map")));
+    }
+  }
+}
+
 absl::Status SetBackend(absl::string_view value, Options* options) {
   static const auto& kBackends =
       *new std::map<std::string, io::Backend>{{"auto", io::Backend::kAuto},
@@ -130,6 +181,13 @@ absl::Status SetFlag(int flag, const std::string& value, Options* options) {
   switch (flag) {
     case kPrivateKey:
       return Assign(ReadPrivateKey(value), &options->private_key);
+    case kPrivateKeyFile:
+      return SetPrivateKeyFile(value, options);
+    case kDerpMap:
+      return SetDerpMap(value, options);
+    case kDerpRoots:
+      options->derp_roots_file = value;
+      return absl::OkStatus();
     case kPort:
       return Assign(ParseNumber("port", value, 0, 65535), &options->engine.port);
     case kPeers: {
@@ -269,6 +327,7 @@ absl::StatusOr<Options> ParseOptions(std::span<char* const> argv) {
   }
   if (options.help) return options;
   if (absl::Status together = CheckTogether(options); !together.ok()) return together;
+  WarnOfRelays(&options);
   return options;
 }
 
@@ -277,10 +336,15 @@ std::string Usage() {
 
   ringsock-cat [flags] PEER...
 
-PEER is KEY or KEY@ip:port,ip:port with the most reliable address first. Each line of standard
-input goes to the peers as one packet; each packet that arrives is printed.
+PEER is KEY or KEY@ip:port,ip:port with the most reliable address first; 127.3.3.40:N is the relay
+of region N. Each line of standard input goes to the peers as one packet; each packet that arrives
+is printed.
 
   --private-key FILE   our key (or the key itself); a fresh one without this flag
+  --private-key-file FILE
+                       our key, only from a file that others cannot read
+  --derp-map FILE      the relays there are, as JSON; without it there are none
+  --derp-roots FILE    trust these roots (PEM) for relays instead of the system's
   --port N             UDP port (default: a free one)
   --bind IP            bind this address only
   --peers FILE         more peers, one a line
@@ -292,7 +356,8 @@ input goes to the peers as one packet; each packet that arrives is printed.
   --receive N          stop after N received packets
   --timeout TIME       stop after this time
   --linger TIME        wait this long for answers after the end of input (default 500ms)
-  --json               print one JSON event a line: self, packet, sent, status, error
+  --json               print one JSON event a line: self, relay, packet, sent,
+                       status, error, summary
   --backend NAME       auto, io_uring or mmsg
 
 Exit status: 0 done, 1 a failure, 2 a wrong command line, 3 the time was up before --receive

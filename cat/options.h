@@ -3,6 +3,7 @@
 #define RINGSOCK_CAT_OPTIONS_H_
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "base/clock.h"
 #include "base/key.h"
 #include "core/engine.h"
+#include "derp/relay_map.h"
 
 namespace ringsock::cat {
 
@@ -25,6 +27,12 @@ struct Options {
   EngineOptions engine;
   PrivateKey private_key;  // zero: a fresh one is made
   std::vector<PeerSpec> peers;
+
+  // Relays there are; without it there are none.
+  std::optional<derp::RelayMap> derp_map;
+  std::string derp_roots_file;  // trusted roots, PEM; empty: the system's
+  // What is most likely not meant, one line each.
+  std::vector<std::string> warnings;
 
   bool json = false;  // one event a line instead of text
   bool echo = false;  // send back what arrives

@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <sys/stat.h>
 
 #include <cstdio>
 #include <fstream>
@@ -32,8 +33,10 @@ std::string Error(std::vector<std::string> args) {
 
 class TempFile {
  public:
-  explicit TempFile(const std::string& text) : path_(testing::TempDir() + "/cat_options_peers") {
+  explicit TempFile(const std::string& text, mode_t mode = 0600)
+      : path_(testing::TempDir() + "/cat_options_file") {
     std::ofstream(path_) << text;
+    EXPECT_EQ(chmod(path_.c_str(), mode), 0);
   }
   ~TempFile() { std::remove(path_.c_str()); }
   const std::string& path() const { return path_; }
@@ -108,6 +111,42 @@ TEST(CatOptions, BadInputNamesFlagAndValue) {
   std::string many = std::string(kKey) + "@192.0.2.1:1";
   for (int i = 2; i <= 17; ++i) many += ",192.0.2.1:" + std::to_string(i);
   EXPECT_THAT(Error({many}), HasSubstr("17 endpoints, at most 16"));
+}
+
+TEST(CatOptions, Relays) {
+  const TempFile map(
+      R"({"Regions": {"3": {"RegionID": 3, "Nodes": [{"HostName": "r.example"}]}}})");
+  const std::string peer = std::string(kKey) + "@127.3.3.40:3,192.0.2.1:1";
+  const auto options = Parse({"--derp-map", map.path(), "--derp-roots", "roots.pem", peer});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->derp_map->Find(3)->nodes[0].host_name, "r.example");
+  EXPECT_EQ(options->derp_roots_file, "roots.pem");
+  EXPECT_THAT(options->warnings, testing::IsEmpty());
+
+  const auto lost = Parse({"--derp-map", map.path(), std::string(kKey) + "@127.3.3.40:4"});
+  ASSERT_TRUE(lost.ok()) << lost.status();
+  EXPECT_THAT(lost->warnings, testing::ElementsAre(HasSubstr("region 4 is not in the relay map")));
+  const auto none = Parse({peer});
+  ASSERT_TRUE(none.ok()) << none.status();
+  EXPECT_THAT(none->warnings, testing::ElementsAre(HasSubstr("there is no --derp-map")));
+
+  EXPECT_THAT(Error({"--derp-map", "/no/such"}), HasSubstr("--derp-map: /no/such: cannot be read"));
+  const TempFile bad(R"({"Regions": {"3": {"Nodes": []}}})");
+  EXPECT_THAT(Error({"--derp-map", bad.path()}), HasSubstr("Regions[\"3\"].Nodes: no nodes"));
+}
+
+TEST(CatOptions, PrivateKeyFileIsOurs) {
+  constexpr char kPrivate[] = "qIvMZbdmwJ9CEzfCDlrGMcSPxnqNcSiElRqtSfIyAF0=\n";
+  {
+    const TempFile file(kPrivate);
+    const auto options = Parse({"--private-key-file", file.path()});
+    ASSERT_TRUE(options.ok()) << options.status();
+    EXPECT_FALSE(options->private_key.IsZero());
+  }
+  const TempFile open(kPrivate, 0644);
+  EXPECT_THAT(Error({"--private-key-file", open.path()}),
+              testing::AllOf(HasSubstr("--private-key-file: "), HasSubstr("chmod 600"),
+                             testing::Not(HasSubstr("qIvM"))));
 }
 
 TEST(CatOptions, AMistypedKeyIsNeverRepeated) {
