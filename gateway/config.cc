@@ -2,10 +2,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
-#include <cstdio>
-#include <cstring>
-#include <memory>
 #include <utility>
 
 #include "absl/container/flat_hash_map.h"
@@ -13,8 +9,10 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "base/file.h"
 #include "core/address_set.h"
 #include "gateway/json_object.h"
+#include "gateway/relay_config.h"
 
 namespace ringsock::gateway {
 namespace {
@@ -155,7 +153,8 @@ void ReadWireGuard(JsonObject& object, Config* config) {
 
 void ReadEngine(JsonObject& object, Config* config) {
   object.AllowKeys({"shards", "pin_threads", "backend", "gso", "gro", "zero_copy", "spin_us",
-                    "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6"});
+                    "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6", "relay_queue_bytes",
+                    "relay_queue_ms"});
   int64_t shards = config->shards;
   object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
@@ -188,17 +187,19 @@ void ReadEngine(JsonObject& object, Config* config) {
   object.Text("bind_ipv6", false, [config](absl::string_view text) {
     return ParseBind(text, false, &config->bind_v6);
   });
+  ReadRelayQueue(object, config);
 }
 
 void ReadPeer(JsonObject& object, Config* config) {
   PeerConfig peer;
-  object.AllowKeys({"public_key", "name", "endpoints"});
+  object.AllowKeys({"public_key", "name", "derp_region", "endpoints"});
   object.Require("public_key");
   object.Text("public_key", true,
               [&peer](absl::string_view text) { return ParseKey(text, &peer.key); });
   object.Text("name", false,
               [&peer](absl::string_view text) { return ParseName(text, &peer.name); });
-  object.Texts("endpoints", kMaxEndpoints,
+  ReadRelayRegion(object, &peer);
+  object.Texts("endpoints", kMaxEndpoints - peer.endpoints.size(),
                [&peer](absl::string_view text) { return ParseEndpoint(text, &peer.endpoints); });
   config->peers.push_back(std::move(peer));
 }
@@ -311,14 +312,15 @@ std::string LoopbackRange::ToString() const {
 absl::StatusOr<Config> ParseConfig(absl::string_view file, absl::string_view text) {
   Config config;
   const absl::Status status = ReadJson(file, text, [&config](JsonObject& root) {
-    root.AllowKeys({"wireguard", "listen_port", "local_port", "loopback_range", "engine",
-                    "log_level", "peers"});
+    root.AllowKeys({"wireguard", "listen_port", "local_port", "loopback_range", "private_key_file",
+                    "derp_map", "derp_home", "derp_roots_file", "engine", "log_level", "peers"});
     root.Require("wireguard");
     root.Object("wireguard", [&config](JsonObject& object) { ReadWireGuard(object, &config); });
     ReadPort(root, "listen_port", 0, &config.listen_port);
     ReadPort(root, "local_port", 1, &config.local_port);
     root.Text("loopback_range", false,
               [&config](absl::string_view value) { return ParseRange(value, &config.range); });
+    ReadRelays(root, &config);
     root.Object("engine", [&config](JsonObject& object) { ReadEngine(object, &config); });
     root.Text("log_level", false, [&config](absl::string_view value) {
       constexpr absl::string_view kLevels[] = {"trace", "debug", "info", "warn", "error", "off"};
@@ -339,20 +341,16 @@ absl::StatusOr<Config> ParseConfig(absl::string_view file, absl::string_view tex
 }
 
 absl::StatusOr<Config> LoadConfig(const std::string& file) {
-  const auto error = [&file](absl::string_view why) {
-    return absl::NotFoundError(absl::StrCat(file, ": cannot be read: ", why));
-  };
-  const std::unique_ptr<FILE, int (*)(FILE*)> stream(std::fopen(file.c_str(), "rb"), std::fclose);
-  if (stream == nullptr) return error(std::strerror(errno));
-  std::string text;
-  char block[1 << 14];
-  size_t got = 0;
-  while ((got = std::fread(block, 1, sizeof(block), stream.get())) > 0) {
-    if (text.size() + got > kMaxFileSize) return error("larger than any configuration");
-    text.append(block, got);
+  const absl::StatusOr<std::string> text = ReadFile(file, kMaxFileSize);
+  if (!text.ok()) return text.status();
+  absl::StatusOr<Config> config = ParseConfig(file, *text);
+  if (!config.ok()) return config;
+  const absl::Status files = LoadRelayFiles(file, &*config);
+  if (!files.ok()) {
+    return absl::Status(files.code(), absl::StrCat(file, ": ", files.message()));
   }
-  if (std::ferror(stream.get()) != 0) return error(std::strerror(errno));
-  return ParseConfig(file, text);
+  CheckRelayRegions(&*config);
+  return config;
 }
 
 }  // namespace ringsock::gateway

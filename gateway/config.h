@@ -4,14 +4,17 @@
 #define RINGSOCK_GATEWAY_CONFIG_H_
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/key.h"
+#include "derp/relay_map.h"
 #include "io/loop.h"
 
 namespace ringsock::gateway {
@@ -36,6 +39,12 @@ struct PeerConfig {
   std::string Label() const { return name.empty() ? key.ToShortString() : name; }
 };
 
+// What waits for a relay whose connection stalls. Beyond either bound the oldest packets go.
+struct RelayQueue {
+  uint32_t bytes = 1 << 20;
+  Duration age = std::chrono::seconds(3);
+};
+
 struct Config {
   std::string wireguard_interface = "wg0";  // only for the `wg set` lines
   IpAddress wireguard_address = IpAddress::V4(127, 0, 0, 1);
@@ -49,6 +58,17 @@ struct Config {
   std::vector<PeerConfig> peers;
   std::string log_level = "info";
 
+  // Relays. Files are as written until LoadConfig() has read them; the names are then relative to
+  // the working directory.
+  std::optional<derp::RelayMap> derp_map;
+  std::string derp_map_file;     // "" if the map is in the configuration itself, or there is none
+  std::string private_key_file;  // "" for none, which is without relays
+  // Of private_key_file. Shared, so that copies of the configuration are none of the secret.
+  std::shared_ptr<const PrivateKey> private_key;
+  RegionId derp_home = 0;       // the region where peers find us; 0: the engine chooses
+  std::string derp_roots_file;  // trusted roots, PEM; "" is the system's
+  RelayQueue relay_queue;
+
   // Engine options.
   uint32_t shards = 0;  // 0: one per core
   bool pin_threads = true;
@@ -58,13 +78,18 @@ struct Config {
   IpAddress bind_v6 = IpAddress::AnyV6();
   int socket_buffer = io::kDefaultSocketBuffer;
   io::LoopOptions io;
+
+  // What is allowed but most likely not meant, one line each.
+  std::vector<std::string> warnings;
 };
 
-// Parses and checks `text`. An error is one line: file, field (such as peers[2].public_key), value
-// and what is wrong. It never shows a whole key, since people paste private ones by mistake.
+// Parses and checks `text` without opening any of the files that it names. An error is one line:
+// file, field (such as peers[2].public_key), value and what is wrong. It never shows a whole key,
+// since people paste private ones by mistake.
 absl::StatusOr<Config> ParseConfig(absl::string_view file, absl::string_view text);
 
-// Reads `file` and parses it.
+// Reads `file`, parses it, and reads the files that it names, whose relative names begin at the
+// folder of `file`. Errors name both.
 absl::StatusOr<Config> LoadConfig(const std::string& file);
 
 }  // namespace ringsock::gateway

@@ -20,6 +20,10 @@ namespace {
 // Peers shown by Status(); more would flood a log.
 constexpr size_t kMaxPeersShown = 100;
 
+// With more peers than this, looking at all of them every second would cost more than it tells.
+constexpr size_t kManyPeers = 10'000;
+constexpr Duration kWatchManyInterval = std::chrono::seconds(10);
+
 EngineOptions OptionsOf(const Config& config) {
   EngineOptions options;
   options.port = config.listen_port;
@@ -31,6 +35,10 @@ EngineOptions OptionsOf(const Config& config) {
   options.pin_threads = config.pin_threads;
   options.socket_buffer = config.socket_buffer;
   options.io = config.io;
+  options.relay.queue_bytes = config.relay_queue.bytes;
+  options.relay.queue_age = config.relay_queue.age;
+  options.relay.roots_file = config.derp_roots_file;
+  options.relay.home = config.derp_home;
   return options;
 }
 
@@ -64,7 +72,9 @@ absl::Status CheckLocalPortFree(uint16_t port) {
 }  // namespace
 
 Gateway::Gateway(const Config& config, std::unique_ptr<PathAddresses> addresses)
-    : config_(config), tables_(config_, std::move(addresses)) {}
+    : config_(config),
+      tables_(config_, std::move(addresses)),
+      watch_(config_, *tables_.addresses) {}
 
 Gateway::~Gateway() { Stop(); }
 
@@ -75,6 +85,7 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   absl::Status status = CheckLocalPortFree(config.local_port);
   if (status.ok()) status = gateway->StartEngine();
   if (status.ok()) status = gateway->CreatePeers();
+  if (status.ok()) status = gateway->StartRelays();
   if (!status.ok()) return status;
   return gateway;
 }
@@ -91,19 +102,23 @@ absl::Status Gateway::StartEngine() {
   return absl::OkStatus();
 }
 
+absl::StatusOr<PeerId> Gateway::CreatePeer(PeerIndex index) {
+  const PeerConfig& peer = config_.peers[index];
+  const std::string endpoints =
+      absl::StrJoin(peer.endpoints, ",", [](std::string* out, const Endpoint& endpoint) {
+        absl::StrAppend(out, endpoint.ToString());
+      });
+  absl::StatusOr<PeerId> id = engine_->CreateEndpoint(peer.key, endpoints);
+  if (id.ok()) return id;
+  return absl::Status(id.status().code(),
+                      absl::StrCat("peer ", peer.Label(), ": ", id.status().message()));
+}
+
 absl::Status Gateway::CreatePeers() {
   tables_.ids.reserve(config_.peers.size());
   for (PeerIndex i = 0; i < config_.peers.size(); ++i) {
-    const PeerConfig& peer = config_.peers[i];
-    const std::string endpoints =
-        absl::StrJoin(peer.endpoints, ",", [](std::string* out, const Endpoint& endpoint) {
-          absl::StrAppend(out, endpoint.ToString());
-        });
-    const absl::StatusOr<PeerId> id = engine_->CreateEndpoint(peer.key, endpoints);
-    if (!id.ok()) {
-      return absl::Status(id.status().code(),
-                          absl::StrCat("peer ", peer.Label(), ": ", id.status().message()));
-    }
+    const absl::StatusOr<PeerId> id = CreatePeer(i);
+    if (!id.ok()) return id.status();
     tables_.ids.push_back(*id);
     tables_.indices.emplace(*id, i);
   }
@@ -116,6 +131,34 @@ absl::Status Gateway::CreatePeers() {
   }
   tables_.ready.store(true, std::memory_order_release);
   return absl::OkStatus();
+}
+
+absl::Status Gateway::StartRelays() {
+  if (!config_.derp_map.has_value() || config_.private_key == nullptr) return absl::OkStatus();
+  absl::Status status = engine_->SetPrivateKey(*config_.private_key);
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("private_key_file: ", status.message()));
+  }
+  status = engine_->SetRelayMap(config_.derp_map);
+  if (!status.ok()) {
+    return absl::Status(status.code(), absl::StrCat("derp_map: ", status.message()));
+  }
+  return status;
+}
+
+void Gateway::Watch() {
+  const Instant now = SystemClock().Now();
+  if (!config_.derp_map.has_value() || now < next_watch_) return;
+  next_watch_ = now + (config_.peers.size() > kManyPeers ? kWatchManyInterval : kWatchInterval);
+  const PathWatch::Changes changes = watch_.Look(engine_->Status(), now);
+  for (const std::string& line : changes.lines) Log().info("{}", line);
+  for (const PeerIndex peer : changes.silent) {
+    // The same addresses again, which forgets the one it had roamed to.
+    const absl::StatusOr<PeerId> id = CreatePeer(peer);
+    Log().info("peer {}: heard over a relay only, so its roaming address is given up{}",
+               config_.peers[peer].Label(), id.ok() ? "" : ", which failed");
+  }
+  if (!changes.lines.empty() || !changes.silent.empty()) Log().flush();
 }
 
 void Gateway::Stop() {
@@ -158,7 +201,8 @@ std::vector<std::string> Gateway::Status() const {
   std::vector<std::string> lines;
   const EngineStatus status = engine_->Status();
   lines.push_back(absl::StrCat("port ", status.port, ", ", status.backend, ", ", status.shards,
-                               " shards, ", config_.peers.size(), " peers"));
+                               " shards, ", config_.peers.size(),
+                               " peers: ", watch_.Totals(status)));
   absl::flat_hash_map<PublicKey, const PeerStatus*> states;
   for (const PeerStatus& peer : status.peers) states.emplace(peer.key, &peer);
   for (PeerIndex i = 0; i < config_.peers.size(); ++i) {
@@ -169,15 +213,14 @@ std::vector<std::string> Gateway::Status() const {
     const PeerConfig& peer = config_.peers[i];
     const AddressOffset current = tables_.addresses->Current(i);
     const auto state = states.find(peer.key);
-    std::string path = "none confirmed";
-    if (state != states.end() && !state->second->current.IsNone()) {
-      path = absl::StrCat(state->second->current.ToString(),
-                          state->second->roaming ? " (roaming)" : "");
-    }
+    const PeerPath path = watch_.PathOf(i, state == states.end() ? nullptr : state->second);
     lines.push_back(absl::StrCat(
         "peer ", peer.Label(), ": WireGuard sends to ",
         current == kNoAddress ? "nothing yet" : tables_.addresses->Address(current).ToString(),
-        ", path ", path));
+        ", path ", watch_.Describe(path)));
+  }
+  for (const RelayStatus& relay : status.relays) {
+    lines.push_back(RelayLine(relay, watch_.RegionName(relay.region)));
   }
   lines.push_back(absl::StrCat("towards WireGuard: ", Counters().ToString()));
   lines.push_back(absl::StrCat("towards peers: ", EngineCounters().ToString()));

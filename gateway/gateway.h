@@ -16,6 +16,7 @@
 #include "gateway/config.h"
 #include "gateway/counters.h"
 #include "gateway/gateway_shard.h"
+#include "gateway/path_watch.h"
 #include "gateway/peer_finder.h"
 
 namespace ringsock::gateway {
@@ -35,13 +36,22 @@ class Gateway final : private Handler {
   std::vector<std::string> WgSetLines() const;
   GatewaySnapshot Counters() const;
   CounterSnapshot EngineCounters() const { return engine_->Counters(); }
-  // For people: every peer with its address and path, and the counters. One item a line.
+  // For people: every peer with its address and path, the relays, and the counters. One item a
+  // line.
   std::vector<std::string> Status() const;
+
+  // To be called every kWatchInterval, by one thread: logs which peers have come to be reached
+  // directly or over a relay, and gives up roaming addresses that died (path_watch.h). Does nothing
+  // without a relay map.
+  void Watch();
+  static constexpr Duration kWatchInterval = std::chrono::seconds(1);
 
  private:
   explicit Gateway(const Config& config, std::unique_ptr<PathAddresses> addresses);
   absl::Status StartEngine();
   absl::Status CreatePeers();
+  absl::StatusOr<PeerId> CreatePeer(PeerIndex peer);
+  absl::Status StartRelays();
 
   absl::Status OnShardStart(Shard& shard) override;
   void OnShardStop(Shard& shard) override;
@@ -49,6 +59,8 @@ class Gateway final : private Handler {
 
   const Config config_;
   GatewayTables tables_;
+  PathWatch watch_;
+  Instant next_watch_{};
   std::vector<std::unique_ptr<GatewayShard>> shards_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<PeerFinder> finder_;  // with very many peers; sends through the engine

@@ -53,6 +53,16 @@ std::string Position(absl::string_view text, size_t byte) {
   return absl::StrCat("line ", line, ", column ", column);
 }
 
+// More than any format has; writing an object as text takes stack for each level.
+constexpr int kMaxDepth = 32;
+
+bool IsDeeper(const json& value, int levels) {
+  if (!value.is_structured()) return false;
+  return levels == 0 || std::any_of(value.begin(), value.end(), [levels](const json& item) {
+           return IsDeeper(item, levels - 1);
+         });
+}
+
 // Finds what the library lets pass: the same key twice in one object, of which it keeps the last.
 class DuplicateKeys {
  public:
@@ -182,6 +192,17 @@ void JsonObject::Object(absl::string_view key, const Reader& read) {
   if (!value->is_object()) return FailType(key, "an object", *value);
   JsonObject object(value, absl::StrCat(path_, key, "."), status_);
   read(object);
+}
+
+void JsonObject::TextOrObject(absl::string_view key, const TextParser& parse_text,
+                              const TextParser& parse_object) {
+  const json* value = Find(key);
+  if (value == nullptr) return;
+  if (value->is_string()) return Text(key, false, parse_text);
+  if (!value->is_object()) return FailType(key, "a string or an object", *value);
+  if (IsDeeper(*value, kMaxDepth)) return Fail(key, "is nested too deeply");
+  const absl::Status status = parse_object(value->dump());
+  if (!status.ok()) Fail(key, OneSafeLine(status.message()));
 }
 
 void JsonObject::Objects(absl::string_view key, size_t max_items, const Reader& read) {

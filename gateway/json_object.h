@@ -44,6 +44,10 @@ class JsonObject {
   void Text(absl::string_view key, bool secret, const TextParser& parse);
   void Texts(absl::string_view key, size_t max_items, const TextParser& parse);
   void Object(absl::string_view key, const Reader& read);
+  // A string, or an object in a format that is another module's: that one gets the object as JSON
+  // text, at most 32 levels deep.
+  void TextOrObject(absl::string_view key, const TextParser& parse_text,
+                    const TextParser& parse_object);
   void Objects(absl::string_view key, size_t max_items, const Reader& read);
 
   // An error about `key` of this object ("" for the object itself).

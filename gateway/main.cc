@@ -48,6 +48,9 @@ bool ParseCommandLine(int argc, char** argv, CommandLine* out, bool* help) {
 }
 
 int Check(const Config& config) {
+  for (const std::string& warning : config.warnings) {
+    std::fprintf(stderr, "warning: %s\n", warning.c_str());
+  }
   const auto addresses = PathAddresses::Create(config.range, config.peers);
   if (!addresses.ok()) {
     std::fprintf(stderr, "%s\n", std::string(addresses.status().message()).c_str());
@@ -62,6 +65,18 @@ void LogStatus(const Gateway& gateway) {
   Log().flush();
 }
 
+// Returns the signal that asks to stop.
+int Serve(const sigset_t& signals, Gateway* gateway) {
+  const timespec interval = {
+      std::chrono::duration_cast<std::chrono::seconds>(Gateway::kWatchInterval).count(), 0};
+  while (true) {
+    const int signal = sigtimedwait(&signals, nullptr, &interval);
+    if (signal == SIGUSR1) LogStatus(*gateway);
+    if (signal == SIGINT || signal == SIGTERM) return signal;
+    gateway->Watch();  // the time is up, or some other signal came
+  }
+}
+
 int Run(const Config& config) {
   // Blocked here, so in every thread that is started: they only ever arrive at sigwait().
   sigset_t signals;
@@ -69,6 +84,7 @@ int Run(const Config& config) {
   for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&signals, signal);
   pthread_sigmask(SIG_BLOCK, &signals, nullptr);
 
+  for (const std::string& warning : config.warnings) Log().warn("{}", warning);
   const auto gateway = Gateway::Start(config);
   if (!gateway.ok()) {
     Log().error("cannot start: {}", Fmt(gateway.status().message()));
@@ -80,8 +96,7 @@ int Run(const Config& config) {
              (*gateway)->port(), config.wireguard_address.ToString(), config.wireguard_port,
              config.local_port, config.range.ToString());
   Log().flush();
-  int signal = 0;
-  while (sigwait(&signals, &signal) == 0 && signal == SIGUSR1) LogStatus(**gateway);
+  const int signal = Serve(signals, gateway->get());
   Log().info("gateway: stopping on {}", signal == SIGINT ? "SIGINT" : "SIGTERM");
   (*gateway)->Stop();
   LogStatus(**gateway);

@@ -183,7 +183,7 @@ TEST_P(GatewayTest, AnswerConfirmsThePath) {
   wireguard_.Send(received.from, Transport(8));
   EXPECT_EQ(alice_.Receive().bytes, Transport(8));
   EXPECT_EQ(gateway_->Counters()[Count::kConfirmed], 1u);
-  EXPECT_EQ(PathOf("alice"), alice_.local().ToString());
+  EXPECT_EQ(PathOf("alice"), "direct " + alice_.local().ToString());
 }
 
 // A path over which nothing comes any more must not be confirmed again by what WireGuard still
@@ -214,7 +214,7 @@ TEST_P(GatewayTest, UnknownSourceIsRecognisedByTheAnswer) {
   wireguard_.Send(path, response);
   EXPECT_EQ(stranger_.Receive().bytes, response);
   EXPECT_EQ(gateway_->Counters()[Count::kRecognisedMac1], 1u);
-  EXPECT_EQ(PathOf("bob"), stranger_.local().ToString() + " (roaming)");
+  EXPECT_EQ(PathOf("bob"), "direct " + stranger_.local().ToString() + " (roaming)");
   // From now on whatever WireGuard has for bob goes there.
   wireguard_.Send(homes_[kBob], Transport(1));
   EXPECT_EQ(stranger_.Receive().bytes, Transport(1));
@@ -237,11 +237,12 @@ TEST_P(GatewayTest, RoamingInMidSession) {
   const Endpoint after = wireguard_.Receive().from;
   EXPECT_NE(after, before);
   EXPECT_EQ(gateway_->Counters()[Count::kRecognisedIndex], 1u);
-  EXPECT_EQ(PathOf("alice"), alice_.local().ToString());  // not before WireGuard says so
+  EXPECT_EQ(PathOf("alice"),
+            "direct " + alice_.local().ToString());  // not before WireGuard says so
   const Bytes answer = Transport(400, 160, 9);
   wireguard_.Send(after, answer);
   EXPECT_EQ(stranger_.Receive().bytes, answer);
-  EXPECT_EQ(PathOf("alice"), stranger_.local().ToString() + " (roaming)");
+  EXPECT_EQ(PathOf("alice"), "direct " + stranger_.local().ToString() + " (roaming)");
 }
 
 // WireGuard under load sends cookie replies to whoever knows its public key: no authentication.
@@ -345,7 +346,7 @@ TEST_P(GatewayTest, InitiationOfWireGuardProvesNothing) {
   EXPECT_EQ(PathOf("alice"), "none confirmed");
   wireguard_.Send(path, Transport(6));
   EXPECT_EQ(stranger_.Receive().bytes, Transport(6));
-  EXPECT_EQ(PathOf("alice"), stranger_.local().ToString() + " (roaming)");
+  EXPECT_EQ(PathOf("alice"), "direct " + stranger_.local().ToString() + " (roaming)");
 }
 
 // What the kernel did not take is counted once, as dropped.

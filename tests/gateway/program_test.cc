@@ -182,6 +182,20 @@ TEST(ProgramTest, CheckOpensNoSocket) {
   EXPECT_THAT(program.output(), StartsWith(std::string("wg set wg0 peer ") + kKey));
 }
 
+// What is hardly meant is said with --check and when it starts, and does not keep it from starting.
+TEST(ProgramTest, WarningsAreSaidAndItRuns) {
+  const std::string file = WriteConfig(Ports(), kSmall, "127.3.3.40:7");
+  const std::string warning = "peers[0] ([Cp12Z]): is at a relay, but there is no derp_map\n";
+  Program check({"--check", "--config", file});
+  EXPECT_EQ(check.Wait(), 0);
+  EXPECT_THAT(check.output(), HasSubstr("warning: " + warning));
+  Program program({"--config", file});
+  ASSERT_TRUE(program.Says("gateway: peers on port")) << program.output();
+  EXPECT_THAT(program.output(), HasSubstr(warning));
+  program.Signal(SIGTERM);
+  EXPECT_EQ(program.Wait(), 0);
+}
+
 TEST(ProgramTest, PortInUseIsOneAndNamesTheCure) {
   const HeldPort held;
   Program local({"--config", WriteConfig({.listen = FreePort(), .local = held.port()}, kSmall)});
