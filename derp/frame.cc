@@ -338,6 +338,12 @@ void EncodeRecvPacketHeader(const PublicKey& source, size_t packet_size,
   StoreKey(source, StoreHeader(FrameType::kRecvPacket, kKeySize + packet_size, out.data()));
 }
 
+void EncodeForwardPacketHeader(const PublicKey& source, const PublicKey& destination,
+                               size_t packet_size, std::span<std::byte, kForwardHeaderSize> out) {
+  std::byte* at = StoreHeader(FrameType::kForwardPacket, 2 * kKeySize + packet_size, out.data());
+  StoreKey(destination, StoreKey(source, at));
+}
+
 void TurnIntoRecv(const Frame& send_packet, const PublicKey& source) {
   send_packet.bytes[0] = static_cast<std::byte>(FrameType::kRecvPacket);
   StoreKey(source, send_packet.bytes.data() + kFrameHeaderSize);

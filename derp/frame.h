@@ -165,6 +165,8 @@ void EncodeSendPacketHeader(const PublicKey& destination, size_t packet_size,
                             std::span<std::byte, kPacketHeaderSize> out);
 void EncodeRecvPacketHeader(const PublicKey& source, size_t packet_size,
                             std::span<std::byte, kPacketHeaderSize> out);
+void EncodeForwardPacketHeader(const PublicKey& source, const PublicKey& destination,
+                               size_t packet_size, std::span<std::byte, kForwardHeaderSize> out);
 
 // ---- The stream ----
 

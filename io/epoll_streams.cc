@@ -184,6 +184,10 @@ void EpollStreams::Write(Stream& stream) {
 
 void EpollStreams::SendFin(Stream& stream) { shutdown(Get(stream).fd.get(), SHUT_WR); }
 
+uint64_t EpollStreams::Acked(const Stream& stream) const {
+  return TcpAckedBytes(static_cast<const EpollStream&>(stream).fd.get());
+}
+
 void EpollStreams::Release(Stream& stream, bool reset) {
   if (reset) ResetOnClose(Get(stream).fd.get());
   Get(stream).fd.Close();  // which also takes it out of epoll

@@ -35,6 +35,7 @@ class EpollStreams final : public StreamCore {
   void UpdateReceiving(Stream& stream) override { Watch(Get(stream)); }
   void Write(Stream& stream) override;
   void SendFin(Stream& stream) override;
+  uint64_t Acked(const Stream& stream) const override;
   void Release(Stream& stream, bool reset) override;
   void Refuse(Stream& unborn) override;
   void OnTimer(Stream& stream) override { Watch(Get(stream)); }

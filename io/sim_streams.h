@@ -113,6 +113,9 @@ class SimStreams final : public StreamCore {
   void UpdateReceiving(Stream& stream) override;
   void Write(Stream& stream) override;
   void SendFin(Stream& stream) override;
+  uint64_t Acked(const Stream& stream) const override {
+    return static_cast<const SimStream&>(stream).acked;
+  }
   void Release(Stream& stream, bool reset) override;
   void Refuse(Stream& unborn) override;
   void WakeAt(Instant when) override;

@@ -144,6 +144,11 @@ class StreamLoop {
   virtual void CommitSend(StreamId stream, size_t bytes) = 0;
   // Bytes that Send() would take now.
   virtual size_t SendRoom(StreamId stream) const = 0;
+  // OnWritable follows as after a Send() that took less, for one who looks at SendRoom() first.
+  virtual void NotifyWritable(StreamId stream) = 0;
+  // Bytes that the other side has acknowledged since the stream began (with its SYN and FIN): as
+  // long as this grows, writing makes progress. A system call on real loops.
+  virtual uint64_t AckedBytes(StreamId stream) const = 0;
   // Off: no OnReceive and OnEnd until it is on again; the other side is held back by TCP. A reset
   // and a timeout are told all the same, and then what has not been received is lost.
   virtual void SetReceiving(StreamId stream, bool on) = 0;

@@ -163,6 +163,18 @@ size_t StreamCore::SendRoom(StreamId id) const {
   return stream == nullptr || !stream->stream() || stream->finish ? 0 : Room(*stream);
 }
 
+void StreamCore::NotifyWritable(StreamId id) {
+  Stream* stream = Find(id);
+  if (stream == nullptr || !stream->stream() || stream->finish) return;
+  stream->want_writable = true;
+  if (stream->queue.size() <= stream->options.send_queue / 2) Notice(*stream);
+}
+
+uint64_t StreamCore::AckedBytes(StreamId id) const {
+  const Stream* stream = Find(id);
+  return stream == nullptr || !stream->stream() ? 0 : Acked(*stream);
+}
+
 void StreamCore::SetReceiving(StreamId id, bool on) {
   Stream* stream = Find(id);
   if (stream == nullptr || !stream->stream() || stream->receiving == on) return;

@@ -75,6 +75,8 @@ class StreamCore : public StreamLoop {
   std::span<std::byte> SendSpace(StreamId id, size_t wanted) final;
   void CommitSend(StreamId id, size_t bytes) final;
   size_t SendRoom(StreamId id) const final;
+  void NotifyWritable(StreamId id) final;
+  uint64_t AckedBytes(StreamId id) const final;
   void SetReceiving(StreamId id, bool on) final;
   void Shutdown(StreamId id) final;
   void Close(StreamId id) final;
@@ -103,6 +105,7 @@ class StreamCore : public StreamLoop {
   // Begins to hand the queue over; called only if !writing and the queue is not empty.
   virtual void Write(Stream& stream) = 0;
   virtual void SendFin(Stream& stream) = 0;
+  virtual uint64_t Acked(const Stream& stream) const = 0;
   // Lets go of everything, by a reset or not, and calls Free(), now or later.
   virtual void Release(Stream& stream, bool reset) = 0;
   // Refuses a connection that has not become a stream, with a reset.

@@ -1,7 +1,7 @@
 #include "io/tcp_socket.h"
 
+#include <linux/tcp.h>  // has newer fields of tcp_info than the C library's header
 #include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include <algorithm>
@@ -163,6 +163,13 @@ absl::StatusOr<Fd> OpenTcpListener(const ListenConfig& config, bool blocking) {
 
 Endpoint TcpLocalEndpoint(int fd) { return Name(fd, getsockname); }
 Endpoint TcpRemoteEndpoint(int fd) { return Name(fd, getpeername); }
+
+uint64_t TcpAckedBytes(int fd) {
+  tcp_info info{};
+  socklen_t length = sizeof info;
+  if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) != 0) return 0;
+  return info.tcpi_bytes_acked;
+}
 
 int TakeTcpError(int fd) {
   int error = 0;

@@ -18,6 +18,8 @@ absl::StatusOr<Fd> OpenTcpListener(const ListenConfig& config, bool blocking);
 
 Endpoint TcpLocalEndpoint(int fd);
 Endpoint TcpRemoteEndpoint(int fd);
+// Bytes that the other side has acknowledged (tcpi_bytes_acked); 0 if the kernel does not say.
+uint64_t TcpAckedBytes(int fd);
 // The error the socket broke with, which is then forgotten; 0 if it did not.
 int TakeTcpError(int fd);
 // close() will send a reset and throw away what is queued.

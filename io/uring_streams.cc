@@ -143,6 +143,10 @@ void UringStreams::Write(Stream& stream) {
   io_uring_prep_sendmsg(sqe, s.fd.get(), &s.request->message, kFlags);
 }
 
+uint64_t UringStreams::Acked(const Stream& stream) const {
+  return TcpAckedBytes(static_cast<const UringStream&>(stream).fd.get());
+}
+
 void UringStreams::Release(Stream& stream, bool reset) {
   UringStream& s = Get(stream);
   if (reset) ResetOnClose(s.fd.get());

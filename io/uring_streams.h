@@ -72,6 +72,7 @@ class UringStreams final : public StreamCore {
   void UpdateReceiving(Stream& stream) override;
   void Write(Stream& stream) override;
   void SendFin(Stream& stream) override { shutdown(Get(stream).fd.get(), SHUT_WR); }
+  uint64_t Acked(const Stream& stream) const override;
   void Release(Stream& stream, bool reset) override;
   void Refuse(Stream& unborn) override;
   void OnTimer(Stream& stream) override { QueueArm(Get(stream)); }

@@ -8,36 +8,17 @@
 
 #include <cstdint>
 #include <memory>
-#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/endpoint.h"
-#include "base/key.h"
+#include "relay/client_status.h"
 #include "relay/counters.h"
 #include "relay/options.h"
 
 namespace ringsock::relay {
-
-// One connection, for debugging.
-struct ClientStatus {
-  PublicKey key;
-  Endpoint remote;
-  int worker = 0;
-  bool mesh = false;       // a server of our region
-  bool active = false;     // receives what is sent to its key (the newest connection of it does)
-  bool preferred = false;  // says that this relay is its home
-  std::string app_name;    // untrusted text
-  std::string tls;         // version and cipher; empty: plain
-  Instant since{};         // of the login
-  uint64_t packets_in = 0;
-  uint64_t bytes_in = 0;
-  uint64_t packets_out = 0;
-  uint64_t dropped = 0;  // of its queue
-  uint64_t queued_bytes = 0;
-};
 
 // Start() and Stop() are for one thread; the rest is for any, while the server exists.
 class Server {
