@@ -9,6 +9,8 @@ namespace {
 
 // However quiet it is, a worker comes round this often.
 constexpr Duration kLongestTurn = std::chrono::seconds(10);
+// While it stops: closed streams are gone only turns later, and nobody wakes the loop for that.
+constexpr Duration kStoppingTurn = std::chrono::milliseconds(10);
 constexpr Route kNoRoute{};
 
 }  // namespace
@@ -66,7 +68,7 @@ void Worker::Turn(Instant deadline) {
 }
 
 void Worker::Run() {
-  while (!stopped_) Turn(loop_->clock().Now() + kLongestTurn);
+  while (!stopped_) Turn(loop_->clock().Now() + (stopping_ ? kStoppingTurn : kLongestTurn));
 }
 
 void Worker::End() {

@@ -4,11 +4,16 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
-#include <regex>
 #include <set>
-#include <sstream>
 #include <string>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace ringsock::relay {
 namespace {
@@ -20,29 +25,59 @@ struct Page {
   std::set<std::string> helps;
 };
 
+bool IsName(absl::string_view text) {
+  return !text.empty() && !absl::ascii_isdigit(static_cast<unsigned char>(text[0])) &&
+         std::all_of(text.begin(), text.end(), [](char c) {
+           return c == '_' || absl::ascii_isalnum(static_cast<unsigned char>(c));
+         });
+}
+
+// {name="value",name="value"}; the values here never need escapes.
+bool AreLabels(absl::string_view text) {
+  if (!absl::ConsumePrefix(&text, "{") || !absl::ConsumeSuffix(&text, "}")) return false;
+  for (const absl::string_view label : absl::StrSplit(text, ',')) {
+    const size_t equals = label.find("=\"");
+    if (equals == absl::string_view::npos || !IsName(label.substr(0, equals))) return false;
+    const absl::string_view value = label.substr(equals + 2);
+    if (value.find_first_of("\"\\") != value.size() - 1) return false;
+  }
+  return true;
+}
+
+// A sample: name, labels if it has some, a space, a number.
+bool ReadSample(absl::string_view line, Page* page) {
+  const size_t space = line.rfind(' ');
+  double value = 0;
+  if (space == absl::string_view::npos || !absl::SimpleAtod(line.substr(space + 1), &value)) {
+    return false;
+  }
+  const absl::string_view whole = line.substr(0, space);
+  const size_t brace = whole.find('{');
+  const absl::string_view name = whole.substr(0, brace);
+  if (brace != absl::string_view::npos && !AreLabels(whole.substr(brace))) return false;
+  EXPECT_TRUE(page->types.count(std::string(name))) << "sample without type: " << line;
+  EXPECT_TRUE(page->samples.emplace(std::string(whole), value).second) << "twice: " << line;
+  return IsName(name);
+}
+
 // Fails on what the format does not allow.
 Page Read(const std::string& text) {
-  static const std::regex kSample(
-      R"re(([a-zA-Z_:][a-zA-Z0-9_:]*)(\{[a-z_]+="[^"\\\n]*"(,[a-z_]+="[^"\\\n]*")*\})? (\S+))re");
-  static const std::regex kType(R"(# TYPE ([a-z_0-9]+) (counter|gauge))");
-  static const std::regex kHelp(R"(# HELP ([a-z_0-9]+) \S.*)");
   Page page;
-  std::istringstream lines(text);
-  std::string line;
-  std::smatch match;
   EXPECT_EQ(text.back(), '\n');
-  while (std::getline(lines, line)) {
-    if (std::regex_match(line, match, kHelp)) {
-      EXPECT_TRUE(page.helps.insert(match[1]).second) << "family twice: " << line;
-    } else if (std::regex_match(line, match, kType)) {
-      EXPECT_TRUE(page.types.emplace(match[1], match[2]).second) << line;
-    } else if (std::regex_match(line, match, kSample)) {
-      EXPECT_TRUE(page.types.count(match[1])) << "sample without type: " << line;
-      const bool fresh =
-          page.samples.emplace(match[1].str() + match[2].str(), std::stod(match[4])).second;
-      EXPECT_TRUE(fresh) << "twice: " << line;
-    } else {
+  for (const absl::string_view line : absl::StrSplit(absl::StripSuffix(text, "\n"), '\n')) {
+    const std::vector<std::string> words = absl::StrSplit(line, absl::MaxSplits(' ', 3));
+    if (words[0] != "#") {
+      EXPECT_TRUE(ReadSample(line, &page)) << "no line of the format: " << line;
+      continue;
+    }
+    if (words.size() != 4 || !IsName(words[2])) {
       ADD_FAILURE() << "no line of the format: " << line;
+    } else if (words[1] == "HELP") {
+      EXPECT_TRUE(page.helps.insert(words[2]).second) << "family twice: " << line;
+    } else {
+      EXPECT_EQ(words[1], "TYPE") << line;
+      EXPECT_TRUE(words[3] == "counter" || words[3] == "gauge") << line;
+      EXPECT_TRUE(page.types.emplace(words[2], words[3]).second) << line;
     }
   }
   return page;
