@@ -106,6 +106,13 @@ class ClientSession {
   // bytes from the relay's token bucket.
   SendResult SendPacket(const PublicKey& destination, Bytes packet, Instant now, MutableBytes out,
                         size_t* written);
+  // For an owner that encodes by itself: takes the bytes of one or more frames from the relay's
+  // token bucket, or none; false, and counted, if they are over what the relay allows now.
+  bool TakeTokens(size_t bytes, Instant now) {
+    if (bucket_.TryTake(bytes, now)) return true;
+    ++counters_.dropped_rate_limit;
+    return false;
+  }
   // As a meshed server: hands on a packet of a client of ours. Not limited.
   SendResult ForwardPacket(const PublicKey& source, const PublicKey& destination, Bytes packet,
                            MutableBytes out, size_t* written);

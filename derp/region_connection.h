@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 #include <string>
 
@@ -14,7 +15,15 @@
 #include "base/clock.h"
 #include "base/endpoint.h"
 #include "base/key.h"
+#include "base/random.h"
+#include "base/timer_queue.h"
 #include "derp/frame.h"
+#include "derp/login.h"
+#include "derp/relay_map.h"
+#include "derp/resolver.h"
+#include "derp/tls.h"
+#include "derp/write_queue.h"
+#include "io/loop.h"
 
 namespace ringsock::derp {
 
@@ -39,24 +48,17 @@ class RegionEvents {
   virtual void OnDown(RegionConnection& connection, const absl::Status& why) = 0;
 };
 
-struct WriteQueueLimits {
-  // Waiting for the stream: frames of at most so many bytes, none older than this. What is over is
-  // dropped from the head, since the oldest packet is worth least.
-  size_t max_bytes = 1 << 20;
-  Duration max_age = std::chrono::seconds(3);
-};
-
 struct RegionCounters {
-  uint64_t connects = 0;  // logins done
-  uint64_t failures = 0;  // connections lost or not made
-  uint64_t tx_packets = 0;
+  uint64_t connects = 0;    // logins done
+  uint64_t failures = 0;    // connections lost or not made
+  uint64_t tx_packets = 0;  // that Send() took
   uint64_t tx_bytes = 0;
   uint64_t rx_packets = 0;
   uint64_t rx_bytes = 0;
   uint64_t tx_dropped_full = 0;    // over WriteQueueLimits::max_bytes
   uint64_t tx_dropped_aged = 0;    // over WriteQueueLimits::max_age
   uint64_t tx_dropped_rate = 0;    // over the relay's token bucket
-  uint64_t tx_dropped_broken = 0;  // waiting in the queue when the connection broke
+  uint64_t tx_dropped_broken = 0;  // sent in part when the connection broke
   uint64_t tx_dropped_bytes = 0;   // of all packets dropped
 };
 
@@ -92,6 +94,34 @@ class RegionConnection {
   // well if it is pushed out later; what waits in the queue at the end is Status().queued_packets.
   virtual const RegionCounters& counters() const = 0;
 };
+
+// What a connection works with. All outlive it; the loop has streams, and timers->RunDue() is
+// called after each Poll(). One set serves the connections to all regions.
+struct RegionConnectionDeps {
+  io::Loop* loop = nullptr;
+  TimerQueue* timers = nullptr;
+  Resolver* resolver = nullptr;
+  TlsClientContext* tls = nullptr;
+  Random* random = nullptr;
+};
+
+struct RegionConnectionOptions {
+  ClientInfo info;
+  WriteQueueLimits queue;
+  std::string user_agent;
+  std::string device;        // SO_BINDTODEVICE of its streams; "": any
+  bool prefer_ipv6 = false;  // a head start of 200 ms in the race
+  // Only for tests: speaks HTTP without TLS. Nothing in a relay map leads here.
+  bool plain_http_for_tests = false;
+};
+
+// Dials at once, and keeps its copy of region and key. A packet that waits while the connection is
+// not up, or breaks, waits for the next one within the bounds of the queue.
+std::unique_ptr<RegionConnection> NewRegionConnection(const RegionConnectionDeps& deps,
+                                                      const RelayRegion& region,
+                                                      const PrivateKey& key,
+                                                      RegionConnectionOptions options,
+                                                      RegionEvents* events);
 
 }  // namespace ringsock::derp
 
