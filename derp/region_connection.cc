@@ -15,10 +15,6 @@ namespace {
 
 // A queue that has been empty for so long gives its memory back.
 constexpr Duration kTrimAfter = std::chrono::seconds(1);
-// Bytes that TCP may leave unacknowledged for so long, a window that stays shut included, before
-// the connection counts as broken: sooner than a silence shows it.
-constexpr Duration kUserTimeout = std::chrono::seconds(30);
-
 ClientInfo Clone(const ClientInfo& info) {
   return {.version = info.version,
           .can_ack_pings = info.can_ack_pings,
@@ -115,6 +111,7 @@ class Connection final : public RegionConnection,
   bool redial_ = false;                // and then to dial at once
   std::string last_error_;
   std::string node_;
+  uint64_t rate_dropped_ = 0;  // packets that were not queued
   uint64_t rate_dropped_bytes_ = 0;
   RegionCounters counters_;
   Timer break_timer_;
@@ -351,7 +348,7 @@ bool Connection::Send(const PublicKey& peer, std::span<const std::byte> packet) 
   ++counters_.tx_packets;
   counters_.tx_bytes += packet.size();
   if (up() && !session_->TakeTokens(size, time)) {
-    ++counters_.tx_dropped_rate;
+    ++rate_dropped_;
     rate_dropped_bytes_ += packet.size();
   } else if (const MutableBytes memory = queue_.Push(size, time); !memory.empty()) {
     Encode(SendPacketFrame{peer, packet}, memory);
@@ -407,6 +404,7 @@ void Connection::OnQueueChanged() {
   const WriteQueueDrops& drops = queue_.drops();
   counters_.tx_dropped_full = drops.full;
   counters_.tx_dropped_aged = drops.aged;
+  counters_.tx_dropped_rate = drops.heads + rate_dropped_;
   counters_.tx_dropped_broken = drops.cut;
   const uint64_t frames = drops.full + drops.aged + drops.heads + drops.cut;
   counters_.tx_dropped_bytes = drops.bytes - frames * kPacketHeaderSize + rate_dropped_bytes_;

@@ -4,11 +4,19 @@
 #include <utility>
 
 namespace ringsock::derp {
+namespace {
+
+// Bytes that TCP may leave unacknowledged for so long, a window that stays shut included, before
+// the connection counts as broken: sooner than a silence shows it.
+constexpr Duration kUserTimeout = std::chrono::seconds(30);
+
+}  // namespace
 
 io::StreamOptions TransportStreamOptions() {
   io::StreamOptions options;
   options.send_queue = kTransportQueue;
   options.not_sent_low_water = kTransportQueue;
+  options.user_timeout = kUserTimeout;
   return options;
 }
 

@@ -3,8 +3,10 @@
 #ifndef RINGSOCK_TESTS_DERP_CLIENT_WORLD_H_
 #define RINGSOCK_TESTS_DERP_CLIENT_WORLD_H_
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <functional>
 #include <memory>
 #include <string>
@@ -119,6 +121,11 @@ class ClientWorldTest : public testing::Test {
           relay->Node(std::to_string(id) + static_cast<char>('a' + region.nodes.size()), id));
     }
     return region;
+  }
+  // Lets time pass. The client's turn comes first: what a test called may have set timers.
+  void Run(Duration duration) {
+    client.loop->Wake();
+    net.RunFor(duration);
   }
   RegionConnectionDeps Deps() {
     return {.loop = client.loop.get(),

@@ -1,3 +1,4 @@
+// Frames that wait: order, bounds, memory, and a plain list to compare with.
 #include "derp/write_queue.h"
 
 #include <gtest/gtest.h>
