@@ -38,7 +38,10 @@ NodeDialer::NodeDialer(const DialContext* context, const RelayNode* node, Instan
       done_(std::move(done)),
       v4_(this, AddressFamily::kV4),
       v6_(this, AddressFamily::kV6),
-      timeout_(context->timers, [this] { Finish(Error(absl::StatusCode::kDeadlineExceeded)); }) {
+      timeout_(context->timers, [this] {
+        const bool over = v4_.over() && v6_.over();
+        Finish(Error(over ? absl::StatusCode::kUnavailable : absl::StatusCode::kDeadlineExceeded));
+      }) {
   const RelayNode::Family v4 = node->v4();
   const RelayNode::Family v6 = node->v6();
   const Instant now = context->clock->Now();
