@@ -173,6 +173,7 @@ void Connection::OnDialed(std::unique_ptr<RelayTransport> transport) {
                                .info = Clone(options_.info)};
   session_ = std::make_unique<ClientSession>(std::move(options), &key_, deps_.random, this);
   told_preferred_ = false;
+  fast_start_ = false;
   Enter(State::kLogin);
   login_deadline_ = dialer_.login_deadline();
   deadline_timer_.Schedule(login_deadline_);
@@ -264,14 +265,14 @@ void Connection::OnBroken(const absl::Status& why) {
 
 void Connection::OnLoginFailed(const absl::Status& why) {
   Enter(State::kDialing);
-  if (std::exchange(fast_start_, false)) {
-    // The key in the certificate may be out of date, or the relay may not know fast start after
-    // all. The long way round tells, and its error is the true one.
-    avoid_fast_start_ = true;
-    return dialer_.Again();
-  }
-  dialer_.Next(
-      absl::Status(why.code(), absl::StrCat("node ", dialer_.node()->name, ": ", why.message())));
+  const char* how = fast_start_ ? " (fast start): " : ": ";
+  const absl::Status error(why.code(),
+                           absl::StrCat("node ", dialer_.node()->name, how, why.message()));
+  if (!fast_start_) return dialer_.Next(error);
+  // The key in the certificate may be out of date, or the relay may not know fast start after all.
+  // The long way round tells.
+  avoid_fast_start_ = true;
+  dialer_.Again(error);
 }
 
 void Connection::OnFailed(const absl::Status& why) {
@@ -314,6 +315,7 @@ absl::Status Connection::OnTransportBytes(std::span<std::byte> bytes) {
 
 void Connection::OnTransportBytesEnd() {
   if (std::exchange(got_packets_, false)) events_->OnPacketsEnd(*this);
+  if (!trim_timer_.scheduled()) trim_timer_.Schedule(now() + kTrimAfter);
   Pump();
 }
 

@@ -6,6 +6,12 @@
 #include "absl/strings/str_cat.h"
 
 namespace ringsock::derp {
+namespace {
+
+// A map may have thousands of nodes; what failed at the first of them tells enough.
+constexpr size_t kMaxErrors = 2048;
+
+}  // namespace
 
 RegionDialer::RegionDialer(const DialContext* context, const RelayRegion* region,
                            DialerEvents* events)
@@ -30,13 +36,14 @@ void RegionDialer::Start() {
 
 void RegionDialer::Next(const absl::Status& why) {
   dialer_.reset();
-  absl::StrAppend(&errors_, errors_.empty() ? "" : "; ", why.message());
+  AddError(why);
   index_ = Skip(index_ + 1);
   step_.Schedule(context_->clock->Now());
 }
 
-void RegionDialer::Again() {
+void RegionDialer::Again(const absl::Status& why) {
   dialer_.reset();
+  AddError(why);
   step_.Schedule(context_->clock->Now());
 }
 
@@ -65,10 +72,16 @@ void RegionDialer::Dial() {
                   });
 }
 
+void RegionDialer::AddError(const absl::Status& why) {
+  if (errors_.size() > kMaxErrors) return;
+  absl::StrAppend(&errors_, errors_.empty() ? "" : "; ", why.message());
+  if (errors_.size() > kMaxErrors) absl::StrAppend(&errors_, "; and so on");
+}
+
 void RegionDialer::OnNode(absl::StatusOr<std::unique_ptr<RelayTransport>> result) {
   // Not destroyed here: its attempts are still on the stack.
   if (!result.ok()) {
-    absl::StrAppend(&errors_, errors_.empty() ? "" : "; ", result.status().message());
+    AddError(result.status());
     index_ = Skip(index_ + 1);
     step_.Schedule(context_->clock->Now());
     return;

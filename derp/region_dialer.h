@@ -38,7 +38,7 @@ class RegionDialer {
   void Start();
   // What OnDialed() gave could not log in: goes on with the next node, or once more with the same.
   void Next(const absl::Status& why);
-  void Again();
+  void Again(const absl::Status& why);
   void Stop();
 
   // That was dialed, or is being dialed. Null before Start().
@@ -53,6 +53,7 @@ class RegionDialer {
   // The first node from `index` on that has a relay.
   size_t Skip(size_t index) const;
   void Dial();
+  void AddError(const absl::Status& why);
   void OnNode(absl::StatusOr<std::unique_ptr<RelayTransport>> result);
   void Fail();
 

@@ -214,6 +214,25 @@ TEST_F(RegionDialerTest, APreferredFamilyHasAHeadStart) {
   EXPECT_EQ(took(), 20);
 }
 
+TEST_F(RegionDialerTest, AHostWithoutIPv6) {
+  net.RemoveAddress(client.id, V6(99));
+  context.prefer_ipv6 = true;
+  AddHost({V4(1), V6(1)});
+  AddNode("a", {V4(1), V6(1)});
+  Dial();
+  Run(seconds(1));
+  EXPECT_EQ(result, "a 198.51.100.1:443");
+  EXPECT_EQ(took(), 20) << "no head start for what fails";
+}
+
+TEST_F(RegionDialerTest, ThousandsOfNodesAreAShortError) {
+  for (int i = 0; i < 5000; ++i) AddNode("n" + std::to_string(i), {});
+  Dial();
+  Run(seconds(11));
+  EXPECT_THAT(result, HasSubstr("and so on"));
+  EXPECT_LT(result.size(), 3000u);
+}
+
 TEST_F(RegionDialerTest, TheMapSaysWhichFamiliesAndAddresses) {
   AddHost({V4(1), V6(1)});
   AddNode("a", {V4(9), V6(9)});
