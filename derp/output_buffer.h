@@ -27,7 +27,7 @@ class OutputBuffer {
     if (sent_ >= buffer_.size()) Clear();
   }
   void Clear() {
-    buffer_ = std::vector<std::byte>();  // its memory too, which assigning {} would keep
+    buffer_ = {};
     sent_ = 0;
   }
 
