@@ -51,10 +51,13 @@ struct LoopOptions {
   uint32_t tx_queue = 256;
   // Slabs for senders that have to copy (AcquireSlab), 64 KiB each.
   uint32_t tx_slabs = 64;
-  // For a loop with streams (io/stream.h): how many at one time, and receive buffers of 16 KiB,
-  // which are made with the first stream.
+  // For a loop with streams (io/stream.h): how many at one time, and their receive buffers, which
+  // all share and which are made with the first stream. A stream that finds none left is armed anew
+  // when they are back. Larger ones split fewer TLS records, more leave the L2 cache. The recvmmsg
+  // loop has one, of 64 KiB.
   uint32_t max_streams = 1 << 16;
-  uint32_t stream_buffers = 64;
+  uint32_t stream_buffers = 32;
+  uint32_t stream_buffer_size = 64 << 10;  // bytes
   // How long Poll() looks for events before it sleeps. Waking a sleeping core costs 24-31 us.
   Duration spin = std::chrono::microseconds(0);
 };

@@ -13,8 +13,9 @@ namespace ringsock::io {
 namespace {
 
 constexpr uint16_t kStreamBufferGroup = 1;
-// A TLS record of full length; an odd number of cache lines, see kRxBufferSize.
-constexpr uint32_t kStreamBufferSize = (16 << 10) + 64;
+// Room for the frame of a TLS record of full length; an odd number of cache lines, see
+// kRxBufferSize.
+constexpr uint32_t kExtraSize = 64;
 // How long a listener rests when descriptors or memory have run out.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 constexpr size_t kKeptRequests = 256;
@@ -24,6 +25,7 @@ constexpr size_t kKeptRequests = 256;
 UringStreams::UringStreams(const LoopOptions& options, Uring* ring)
     : StreamCore(&SystemClock(), options.max_streams),
       buffer_count_(options.stream_buffers),
+      buffer_size_(std::clamp(options.stream_buffer_size, 1u << 10, 1u << 20) + kExtraSize),
       ring_(ring) {}
 
 UringStreams::~UringStreams() {
@@ -34,7 +36,7 @@ UringStreams::~UringStreams() {
 
 absl::Status UringStreams::OpenBuffers() {
   if (open_) return absl::OkStatus();
-  auto status = buffers_.Open(ring_->get(), kStreamBufferGroup, buffer_count_, kStreamBufferSize);
+  auto status = buffers_.Open(ring_->get(), kStreamBufferGroup, buffer_count_, buffer_size_);
   open_ = status.ok();
   return status;
 }

@@ -90,6 +90,7 @@ class UringStreams final : public StreamCore {
   void LetGo(UringStream& stream);
 
   const uint32_t buffer_count_;
+  const uint32_t buffer_size_;
   Uring* const ring_;
   BufferRing buffers_;
   bool open_ = false;
