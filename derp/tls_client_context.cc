@@ -47,7 +47,7 @@ std::optional<TlsResumption> TlsSessionCache::Take(const std::string& key, int64
   TlsResumption resumption = std::move(entry->resumption);
   by_key_.erase(found);
   entries_.erase(entry);
-  if (unix_time > resumption.valid_until) return std::nullopt;
+  if (unix_time >= resumption.valid_until) return std::nullopt;
   return resumption;
 }
 

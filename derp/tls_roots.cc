@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <filesystem>
 #include <fstream>
-#include <sstream>
 #include <system_error>
 #include <vector>
 
@@ -30,10 +29,12 @@ constexpr size_t kMaxFileSize = 32 << 20;
 absl::StatusOr<std::string> ReadFile(const std::string& path) {
   std::ifstream file(path, std::ios::binary);
   if (!file) return absl::NotFoundError(absl::StrCat("roots ", path, ": cannot be opened"));
-  std::string text(kMaxFileSize + 1, '\0');
-  file.read(text.data(), static_cast<std::streamsize>(text.size()));
+  std::string text;
+  char part[16384];
+  while (file.read(part, sizeof(part)), file.gcount() > 0 && text.size() <= kMaxFileSize) {
+    text.append(part, static_cast<size_t>(file.gcount()));
+  }
   if (file.bad()) return absl::UnavailableError(absl::StrCat("roots ", path, ": cannot be read"));
-  text.resize(static_cast<size_t>(file.gcount()));
   if (text.size() > kMaxFileSize) {
     return absl::InvalidArgumentError(absl::StrCat("roots ", path, ": over 32 MiB"));
   }

@@ -99,7 +99,12 @@ bool AttachTransport(SSL* ssl, TlsTransport* transport) {
 }
 
 absl::Status TakeSslError() {
-  const uint32_t error = ERR_get_error();  // the first one says why, later ones where
+  // The first says why, later ones where. If one is of TLS itself, it knows best.
+  uint32_t error = ERR_get_error();
+  for (uint32_t next = error; next != 0 && ERR_GET_LIB(error) != ERR_LIB_SSL;) {
+    next = ERR_get_error();
+    if (ERR_GET_LIB(next) == ERR_LIB_SSL) error = next;
+  }
   ERR_clear_error();
   const int reason = ERR_GET_REASON(error);
   if (ERR_GET_LIB(error) == ERR_LIB_SSL && reason >= SSL_AD_REASON_OFFSET) {

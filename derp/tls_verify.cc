@@ -42,9 +42,9 @@ std::string Hex(const std::array<uint8_t, 32>& pin) {
       absl::string_view(reinterpret_cast<const char*>(pin.data()), pin.size()));
 }
 
-// Nothing if it is in its time.
+// Nothing if it is in its time, of which BoringSSL takes the last second for being over.
 std::optional<TlsVerdict> CheckTime(X509* certificate, int64_t now) {
-  if (now > NotAfter(certificate)) {
+  if (now >= NotAfter(certificate)) {
     return Refuse(SSL_AD_CERTIFICATE_EXPIRED,
                   absl::StrCat("certificate expired on ", UnixTimeText(NotAfter(certificate)),
                                Of(certificate)));
@@ -73,6 +73,17 @@ TlsVerdict VerifyPin(CRYPTO_BUFFER* leaf, const std::array<uint8_t, 32>& wanted,
   return verdict;
 }
 
+TlsVerdict UnknownIssuer(X509* certificate, const TlsRoots& roots) {
+  const bool self_signed =
+      X509_NAME_cmp(X509_get_subject_name(certificate), X509_get_issuer_name(certificate)) == 0;
+  const std::string who =
+      self_signed ? "self-signed" : absl::StrCat("\"", IssuerText(certificate), "\"");
+  return Refuse(SSL_AD_UNKNOWN_CA,
+                absl::StrCat("certificate issuer unknown: ", who, Of(certificate),
+                             self_signed ? ", which is not" : ", which is not in the chain nor",
+                             " among the roots of ", roots.source()));
+}
+
 // Why X509_verify_cert failed.
 TlsVerdict ChainRefusal(X509_STORE_CTX* context, const TlsRoots& roots, int64_t now) {
   X509* at = X509_STORE_CTX_get_current_cert(context);
@@ -84,18 +95,12 @@ TlsVerdict ChainRefusal(X509_STORE_CTX* context, const TlsRoots& roots, int64_t 
       if (auto refusal = CheckTime(at, now); refusal.has_value()) return *refusal;
       break;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
-      return Refuse(SSL_AD_UNKNOWN_CA,
-                    absl::StrCat("certificate issuer unknown: self-signed", Of(at),
-                                 ", and not among the roots of ", roots.source()));
     case X509_V_ERR_SELF_SIGNED_CERT_IN_CHAIN:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT:
     case X509_V_ERR_UNABLE_TO_GET_ISSUER_CERT_LOCALLY:
     case X509_V_ERR_UNABLE_TO_VERIFY_LEAF_SIGNATURE:
     case X509_V_ERR_CERT_UNTRUSTED:
-      return Refuse(
-          SSL_AD_UNKNOWN_CA,
-          absl::StrCat("certificate issuer unknown: \"", IssuerText(at), "\"", Of(at),
-                       " is neither in the chain nor among the roots of ", roots.source()));
+      return UnknownIssuer(at, roots);
     case X509_V_ERR_CERT_SIGNATURE_FAILURE:
       return Refuse(SSL_AD_BAD_CERTIFICATE, absl::StrCat("certificate signature wrong", Of(at)));
     case X509_V_ERR_INVALID_PURPOSE:

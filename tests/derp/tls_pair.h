@@ -3,6 +3,7 @@
 #define RINGSOCK_TESTS_DERP_TLS_PAIR_H_
 
 #include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <span>
@@ -17,6 +18,18 @@ namespace ringsock::derp {
 inline std::span<const std::byte> AsBytes(const std::string& text) {
   return std::as_bytes(std::span(text));
 }
+
+// The time that clients of NewTestClient() see. At first kTestTime.
+void SetTestTime(int64_t unix_time);
+// Contexts that must come about. `roots_pem` empty: no roots but those of the options.
+std::unique_ptr<TlsClientContext> NewTestClient(const std::string& roots_pem,
+                                                TlsClientContext::Options options = {});
+// Its meta key begins with 1, 2, 3.
+std::unique_ptr<TlsServerContext> NewTestServer(const std::string& chain_pem,
+                                                const std::string& key_pem,
+                                                bool meta_certificate = true);
+// For a name alone.
+TlsTarget TargetNamed(const std::string& name);
 
 // One end: takes what its session writes and remembers what it hears.
 class TlsEnd final : public TlsSink, public TlsEvents {
