@@ -53,12 +53,14 @@ class TlsEvents {
 class TlsClientContext;
 class TlsServerContext;
 
-// Whom a client wants to reach.
+// Whom a client wants to reach. A session is resumed only for an equal one.
 struct TlsTarget {
-  std::string host_name;  // SNI (not sent if it is an IP address); names the session to resume
-  std::string certificate_name;                // what the chain must be for; ignored with `pin`
-  std::optional<std::array<uint8_t, 32>> pin;  // SHA-256 of the one certificate that will do
-  bool insecure = false;                       // no verification at all: only the test switches
+  std::string host_name;         // SNI (not sent if it is an IP address)
+  std::string certificate_name;  // what the chain must be for; an IP address must be among its IPs
+  // SHA-256 of the one certificate that will do, as long as it is in its time. Names, issuers and
+  // roots do not matter then.
+  std::optional<std::array<uint8_t, 32>> pin;
+  bool insecure = false;  // no verification at all: only the test switches
 
   static TlsTarget Of(const RelayNode& node);
 };
@@ -76,15 +78,20 @@ class TlsSession {
 
   // A client says hello; a server waits. Once.
   virtual absl::Status Start() = 0;
-  // Takes all of `ciphertext`, of which it may keep a part of a record. An error ends the session
-  // and says which check failed and why, such as: certificate expired on 2026-01-02 (of "derp1");
+  // Takes all of `ciphertext`, of which it may keep a part of a record. An error ends the session;
   // each later call says the same. An alert for the other side has been written by then.
+  //   kUnauthenticated: the certificate; which check failed and why, such as: certificate expired
+  //   on
+  //     2026-01-02 03:04:05 UTC (of "derp1")
+  //   kAborted: the other side refused, with its reason
+  //   kInvalidArgument: what came is no TLS, was changed, or is over a limit
+  // and whatever OnPlaintext returned.
   virtual absl::Status Receive(std::span<std::byte> ciphertext) = 0;
   // Seals plaintext into records of up to kMaxTlsPlaintext as long as the sink has room for a whole
   // one, and returns how many bytes it took: 0 before the handshake is done. What it took is on its
-  // way: it is never offered again.
+  // way: it is never offered again. The first of a server brings the client's ticket along.
   virtual size_t Send(std::span<const std::byte> plaintext) = 0;
-  // The stream ended. OK after the other side's close_notify, else an error: it may have been cut.
+  // The stream ended. OK after the other side's close_notify, else kDataLoss: it may have been cut.
   virtual absl::Status OnStreamEnd() = 0;
   // Says close_notify.
   virtual void Shutdown() = 0;
@@ -93,8 +100,7 @@ class TlsSession {
   virtual bool resumed() const = 0;
   virtual std::string Description() const = 0;  // "TLSv1.3 TLS_AES_128_GCM_SHA256, resumed"
   // Of a client: the relay's key for fast start, if its chain ended in a meta certificate and this
-  // is TLS 1.3, whose transcript covers it. Nothing if the session was resumed and the certificate
-  // was not seen, unless the context remembers it for that session.
+  // is TLS 1.3, whose transcript covers it. A resumed session has the key of its first handshake.
   virtual std::optional<PublicKey> fast_start_key() const = 0;
 };
 
@@ -103,7 +109,8 @@ class TlsSession {
 class TlsClientContext {
  public:
   struct Options {
-    // PEM file or directory of roots; both empty: the system's.
+    // PEM file or directory of roots, or both; both empty: the system's, which may be missing until
+    // a chain is to be verified.
     std::string roots_file;
     std::string roots_directory;
     bool allow_tls13 = true;     // off only in tests
@@ -126,11 +133,15 @@ class TlsServerContext {
   // A server without a certificate yet: sessions fail until Load() succeeded.
   static absl::StatusOr<std::unique_ptr<TlsServerContext>> Create(const Options& options);
   virtual ~TlsServerContext() = default;
-  // PEM chain and private key. An error names the file's fault and leaves what was there.
+  // PEM chain, the leaf first, and its private key. An error names the fault, never quotes the key,
+  // and leaves what was there. Tickets given out under another chain are not taken any more; the
+  // same chain again changes nothing. Whether the chain is in its time is not looked at.
   virtual absl::Status Load(const std::string& chain_pem, const std::string& key_pem) = 0;
 };
 
-// A self-signed certificate with an ECDSA P-256 key.
+// A self-signed certificate with an ECDSA P-256 key, for servers. `host_name` may be an IP address;
+// times are seconds of Unix time. The reference's clients, too, take it by its pin: it is the only
+// one of its chain, and for the host name.
 struct SelfSignedCertificate {
   std::string chain_pem;
   std::string key_pem;  // a secret
