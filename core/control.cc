@@ -81,14 +81,26 @@ void Control::Step(Instant deadline) {
   RunTasks();
   RunReports();
   timers_.RunDue(now());
+  const bool more = RunParts();
   if (quiescence_.pending() > 0) quiescence_.Reclaim();
-  loop_.Poll(std::min(deadline, NextDeadline()));
+  loop_.Poll(more ? Instant::min() : std::min(deadline, NextDeadline()));
   RunReports();
 }
 
 Instant Control::NextDeadline() const {
-  const Instant timer = timers_.NextDeadline();
-  return quiescence_.pending() == 0 ? timer : std::min(timer, now() + kReclaimInterval);
+  Instant next = timers_.NextDeadline();
+  for (const ControlPart* part : parts_) next = std::min(next, part->NextDeadline());
+  return quiescence_.pending() == 0 ? next : std::min(next, now() + kReclaimInterval);
+}
+
+bool Control::RunParts() {
+  bool more = false;
+  for (ControlPart* part : parts_) more |= part->Run();
+  return more;
+}
+
+void Control::TellPeerChange(const Peer* before, const Peer* now) {
+  for (ControlPart* part : parts_) part->OnPeerChange(before, now);
 }
 
 void Control::RunTasks() {
@@ -139,14 +151,21 @@ void Control::LogPath(const PathReport& report) {
 absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
                                                std::span<const Endpoint> endpoints) {
   absl::StatusOr<PeerId> id = absl::FailedPreconditionError("the engine is closed");
-  Execute([&] { id = peers_.Create(key, endpoints); });
+  Execute([&] {
+    // What is replaced is not freed before this thread reclaims.
+    const Peer* before = peers_.FindByKey(key);
+    id = peers_.Create(key, endpoints);
+    if (id.ok()) TellPeerChange(before, peers_.FindById(*id));
+  });
   return id;
 }
 
 absl::Status Control::UpdatePeers(std::span<const PublicKey> keys) {
   uint64_t epoch = 0;
   const bool ran = Execute([&] {
-    if (peers_.Update(keys) > 0) removal_epoch_ = quiescence_.Advance();
+    const size_t removed =
+        peers_.Update(keys, [this](const Peer& peer) { TellPeerChange(&peer, nullptr); });
+    if (removed > 0) removal_epoch_ = quiescence_.Advance();
     epoch = removal_epoch_;
   });
   if (!ran) return absl::FailedPreconditionError("the engine is closed");

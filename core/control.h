@@ -1,5 +1,5 @@
 // The control thread: the one writer of the peer tables, owner of timers, and the place where all
-// that is not a WireGuard packet is done (logs, STUN, later relays and endpoint updates).
+// that is not a direct WireGuard packet is done (logs, STUN, relays).
 // It has a loop of its own and two-way rings to every shard.
 #ifndef RINGSOCK_CORE_CONTROL_H_
 #define RINGSOCK_CORE_CONTROL_H_
@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "base/log.h"
 #include "base/timer_queue.h"
+#include "core/control_part.h"
 #include "core/engine.h"
 #include "core/path_learner.h"
 #include "core/peer_table.h"
@@ -65,6 +66,8 @@ class Control {
   Instant now() const { return loop_.clock().Now(); }
   // Null: nobody wants STUN, and shards count it as dropped (spec: RECV-1).
   void SetStunHandler(StunHandler handler);
+  // Runs `part` in every turn from now on, and tells it of peers. It outlives this.
+  void AddPart(ControlPart* part) { parts_.push_back(part); }
   // Queues one datagram for the shard's socket. False if its ring is full.
   bool SendTo(uint32_t shard, const Endpoint& to, std::span<const std::byte> datagram);
   // Runs `command` on the shard's thread between two batches. False if its ring is full.
@@ -79,6 +82,8 @@ class Control {
   void ThreadMain();
   void RunTasks();
   void RunReports();
+  bool RunParts();
+  void TellPeerChange(const Peer* before, const Peer* now);
   void LogPath(const PathReport& report);
   void WaitForShards(uint64_t epoch) const;
 
@@ -90,6 +95,7 @@ class Control {
   const std::vector<ShardLink*> links_;
   TimerQueue timers_;
   StunHandler stun_handler_;
+  std::vector<ControlPart*> parts_;
   uint64_t removal_epoch_ = 0;  // of the last removal of peers; control thread's
   RateLimit failure_log_{std::chrono::minutes(1)};     // spec: SEND-5
   RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5

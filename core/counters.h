@@ -23,13 +23,19 @@ enum class Drop : uint8_t {
   kRxStun,       // STUN, and no netcheck wants it (spec: RECV-1)
   kRxKernel,     // the socket's buffer overflowed
   kRxQueueFull,  // the embedder takes packets from a queue (core/bind.h), and too slowly
-  kRxPeerGone,   // the peer was removed while the packet waited in that queue
+  kRxPeerGone,   // the peer was removed while the packet waited in that queue, or for its shard
+  kRxRelayFull,  // a relay brought it faster than its shard took it
+  kRxRelaySelf,  // a relay brought us what is our own
   // sent
   kTxUnknownPeer,
   kTxNoDestination,  // spec: SEND-4; or for an address that nothing can be sent to
   kTxNoSocket,       // every destination is of a family that is off (spec: SEND-6)
-  kTxQueueFull,      // spec: SEND-7
-  kTxNoRelay,        // for a relay, and there is no relay connection
+  kTxQueueFull,      // the ring of the Sender, or to the relays, is full (spec: SEND-7)
+  kTxNoRelay,        // for a relay, and there is no relay map, no private key, or no such region
+  kTxRelayFull,      // pushed out by newer ones: the relay takes packets too slowly
+  kTxRelayAged,      // waited for the relay until it was too old
+  kTxRelayRate,      // over the rate that the relay allows us
+  kTxRelayBroken,    // waited for, or was on its way to, a relay when the connection ended
   kTxTooLarge,
   kTxRelayNotAllowed,  // spec: SEND-8
   kTxMessageSize,      // EMSGSIZE: larger than the path takes

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "base/random.h"
 #include "core/engine_internal.h"
 #include "core/new_thread.h"
 
@@ -40,6 +41,12 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& optio
 
 namespace internal {
 namespace {
+
+// Picks a home where nothing else does: the same for all engines of a process (spec: EP-6).
+uint64_t ProcessRandom() {
+  static const uint64_t random = SystemRandom().Next();
+  return random;
+}
 
 // The engine whose shard this thread runs.
 thread_local const EngineImpl* running_shard_of = nullptr;
@@ -76,17 +83,17 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOption
   absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(control);
   if (!loop.ok()) return loop.status();
   loops.control = *std::move(loop);
-  return Create(options, handler, std::move(loops), Threads::kOwn, nullptr, std::move(peers));
+  return Create(options, handler, std::move(loops), Threads::kOwn, {.peers = std::move(peers)});
 }
 
 EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
-                       std::shared_ptr<PeerState> peers)
+                       EngineParts parts)
     : options_(options),
       threads_(threads),
       loops_(std::move(loops)),
-      state_(std::move(peers)),
+      state_(std::move(parts.peers)),
       path_reports_(loops_.control.get()),
-      relay_hub_(options.relay),
+      connector_(std::move(parts.connector)),
       learner_(&state_->peers) {
   options_.shards = static_cast<uint32_t>(loops_.shards.size());
 }
@@ -95,13 +102,13 @@ EngineImpl::~EngineImpl() { Close(); }
 
 absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptions& options,
                                                                Handler* handler, EngineLoops loops,
-                                                               Threads threads, RelayQueue* relay,
-                                                               std::shared_ptr<PeerState> peers) {
+                                                               Threads threads, EngineParts parts) {
   if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
-  if (peers == nullptr) peers = std::make_shared<PeerState>(options.max_peers);
+  if (parts.peers == nullptr) parts.peers = std::make_shared<PeerState>(options.max_peers);
+  RelayQueue* const relay = parts.relay;
   auto engine = std::unique_ptr<EngineImpl>(
-      new EngineImpl(options, std::move(loops), threads, std::move(peers)));
-  absl::Status status = engine->MakeShards(handler, relay);
+      new EngineImpl(options, std::move(loops), threads, std::move(parts)));
+  absl::Status status = engine->MakeParts(handler, relay);
   if (status.ok()) status = engine->OpenSockets();
   if (status.ok()) {
     Log().info("engine: {} on port {}: {}", engine->loops_.control->name(), engine->port_,
@@ -115,7 +122,7 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
   return engine;
 }
 
-absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
+absl::Status EngineImpl::MakeParts(Handler* handler, RelayQueue* relay) {
   {
     std::lock_guard lock(state_->mutex);
     state_->owner = this;
@@ -133,26 +140,41 @@ absl::Status EngineImpl::MakeShards(Handler* handler, RelayQueue* relay) {
       SenderQueues::Paths{
           .peers = &state_->peers, .quiescence = &quiescence, .reports = &path_reports_},
       options_.max_senders, options_.sender_ring_packets);
-  for (uint32_t i = 0; i < loops.size(); ++i) {
-    absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
-    if (!reader.ok()) return reader.status();
-    shards_.push_back(
-        std::make_unique<EngineShard>(ShardEnvironment{.index = i,
-                                                       .loop = loops[i],
-                                                       .handler = handler,
-                                                       .peers = &state_->peers,
-                                                       .senders = senders_.get(),
-                                                       .link = links[i],
-                                                       .control_loop = loops_.control.get(),
-                                                       .relay = relay,
-                                                       .gso = options_.io.gso},
-                                      *std::move(reader)));
-  }
+  control_ = std::make_unique<Control>(loops_.control.get(), &state_->peers, &quiescence,
+                                       &path_reports_, loops, links);
+  if (connector_ == nullptr) connector_ = NewRelayConnector();
+  relay_hub_ = std::make_unique<RelayHub>(options_.relay,
+                                          RelayHub::Environment{.clock = &loops_.control->clock(),
+                                                                .peers = &state_->peers,
+                                                                .shard_loops = loops,
+                                                                .connector = connector_.get(),
+                                                                .random = ProcessRandom()});
+  control_->AddPart(relay_hub_.get());
   absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
   if (!reader.ok()) return reader.status();
   reader_ = *std::move(reader);
-  control_ = std::make_unique<Control>(loops_.control.get(), &state_->peers, &quiescence,
-                                       &path_reports_, loops, links);
+  if (relay == nullptr) relay = relay_hub_->queue();
+  while (shards_.size() < loops_.shards.size()) {
+    if (absl::Status status = MakeShard(handler, relay); !status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+// The next one.
+absl::Status EngineImpl::MakeShard(Handler* handler, RelayQueue* relay) {
+  absl::StatusOr<Quiescence::Reader> reader = state_->quiescence.Register();
+  if (!reader.ok()) return reader.status();
+  const size_t index = shards_.size();
+  const ShardEnvironment environment{.index = static_cast<uint32_t>(index),
+                                     .loop = loops_.shards[index].get(),
+                                     .handler = handler,
+                                     .peers = &state_->peers,
+                                     .senders = senders_.get(),
+                                     .link = links_[index].get(),
+                                     .control_loop = loops_.control.get(),
+                                     .relay = relay,
+                                     .gso = options_.io.gso};
+  shards_.push_back(std::make_unique<EngineShard>(environment, *std::move(reader)));
   return absl::OkStatus();
 }
 
@@ -211,7 +233,12 @@ void EngineImpl::Close() {
     for (size_t i = shard_threads_.size(); i < shards_.size(); ++i) shards_[i]->CloseSockets();
   }
   if (senders_ != nullptr) senders_->Close();
-  if (control_ != nullptr) control_->Stop();
+  if (control_ == nullptr) return;
+  // On the thread that its connections belong to.
+  control_->Execute([this] {
+    if (relay_hub_ != nullptr) relay_hub_->Close();
+  });
+  control_->Stop();
 }
 
 absl::Status EngineImpl::CheckMayWait() const {
@@ -252,14 +279,15 @@ absl::Status EngineImpl::SetRelayMap(std::optional<derp::RelayMap> map) {
   if (map.has_value()) {
     if (absl::Status status = CheckRelayMap(*map); !status.ok()) return status;
   }
-  const bool ran = control_->Execute([&] { relay_hub_.SetMap(std::move(map)); });
-  return ran ? absl::OkStatus() : absl::FailedPreconditionError("the engine is closed");
+  absl::Status status = absl::FailedPreconditionError("the engine is closed");
+  control_->Execute([&] { status = relay_hub_->SetMap(std::move(map)); });
+  return status;
 }
 
 absl::Status EngineImpl::SetPrivateKey(const PrivateKey& key) {
   if (absl::Status status = CheckMayWait(); !status.ok()) return status;
   if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no private key");
-  const bool ran = control_->Execute([&] { relay_hub_.SetPrivateKey(key.Clone()); });
+  const bool ran = control_->Execute([&] { relay_hub_->SetPrivateKey(key.Clone()); });
   return ran ? absl::OkStatus() : absl::FailedPreconditionError("the engine is closed");
 }
 
@@ -270,7 +298,7 @@ EngineStatus EngineImpl::Status() const {
   status.backend = loops_.control->name();
   status.port = port_;
   status.shards = options_.shards;
-  control_->Execute([&] { relay_hub_.AddStatus(&status); });
+  control_->Execute([&] { relay_hub_->AddStatus(&status); });
   std::lock_guard lock(state_->mutex);
   if (state_->owner == this) status.peers = control_->Peers();
   return status;
@@ -278,8 +306,16 @@ EngineStatus EngineImpl::Status() const {
 
 CounterSnapshot EngineImpl::Counters() const {
   CounterSnapshot sum = senders_->Counters();
+  sum += relay_hub_->Counters();
   for (const auto& shard : shards_) sum += shard->Counters();
   return sum;
+}
+
+Instant EngineImpl::NextDeadline() const {
+  for (const auto& shard : shards_) {
+    if (shard->has_more()) return Instant::min();
+  }
+  return control_->NextDeadline();
 }
 
 size_t EngineImpl::Step() {

@@ -16,6 +16,7 @@
 #include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
+#include "core/relay_connector.h"
 #include "core/relay_hub.h"
 #include "core/relay_queue.h"
 #include "core/sender.h"
@@ -41,6 +42,15 @@ struct PeerState {
   const Engine* owner = nullptr;  // guarded by mutex
 };
 
+// What an engine can be given instead of making it.
+struct EngineParts {
+  std::shared_ptr<PeerState> peers = nullptr;
+  // Makes connections to relays.
+  std::unique_ptr<RelayConnector> connector = nullptr;
+  // In place of all relaying; outlives the engine.
+  RelayQueue* relay = nullptr;
+};
+
 // Readers of the peers beside shards and Senders: Engine::ConfirmPath() and a Bind's queues.
 inline constexpr size_t kOtherReaders = 8;
 
@@ -57,10 +67,11 @@ class EngineImpl final : public Engine {
   };
 
   // Opens the sockets and, with Threads::kOwn, starts the threads. `options.shards` is taken from
-  // the loops. Goes on with `peers` if given.
-  static absl::StatusOr<std::unique_ptr<EngineImpl>> Create(
-      const EngineOptions& options, Handler* handler, EngineLoops loops, Threads threads,
-      RelayQueue* relay = nullptr, std::shared_ptr<PeerState> peers = nullptr);
+  // the loops. Goes on with `parts` where they are given.
+  static absl::StatusOr<std::unique_ptr<EngineImpl>> Create(const EngineOptions& options,
+                                                            Handler* handler, EngineLoops loops,
+                                                            Threads threads,
+                                                            EngineParts parts = {});
   // Engine::Start(), going on with `peers` if given.
   static absl::StatusOr<std::unique_ptr<EngineImpl>> Start(const EngineOptions& options,
                                                            Handler* handler,
@@ -83,24 +94,25 @@ class EngineImpl final : public Engine {
   // trains the shards handled.
   size_t Step();
   // When Step() is due even if no packet comes.
-  Instant NextDeadline() const { return control_->NextDeadline(); }
+  Instant NextDeadline() const;
 
   EngineShard& shard(size_t index) { return *shards_[index]; }
   Control& control() { return *control_; }
+  RelayHub& relay_hub() { return *relay_hub_; }
 
  private:
   // While it lives, this thread runs a shard of the engine.
   class OnShard;
 
-  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
-             std::shared_ptr<PeerState> peers);
-  absl::Status MakeShards(Handler* handler, RelayQueue* relay);
+  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads, EngineParts parts);
+  absl::Status MakeParts(Handler* handler, RelayQueue* relay);
+  absl::Status MakeShard(Handler* handler, RelayQueue* relay);
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);
   absl::Status StartShards();
   void ShardMain(uint32_t index);
   bool Closed() const { return closed_.load(std::memory_order_acquire); }
-  // Why peers cannot be changed now, and on this thread.
+  // Why nothing can be changed now, or on this thread.
   absl::Status CheckMayWait() const;
 
   EngineOptions options_;
@@ -113,9 +125,10 @@ class EngineImpl final : public Engine {
   PathReports path_reports_;
   std::vector<std::unique_ptr<ShardLink>> links_;
   std::unique_ptr<SenderQueues> senders_;
-  std::vector<std::unique_ptr<EngineShard>> shards_;
   std::unique_ptr<Control> control_;
-  RelayHub relay_hub_;
+  std::unique_ptr<RelayConnector> connector_;
+  std::unique_ptr<RelayHub> relay_hub_;
+  std::vector<std::unique_ptr<EngineShard>> shards_;
 
   std::mutex reader_mutex_;  // of ConfirmPath(); guards the next two
   Quiescence::Reader reader_;

@@ -26,26 +26,29 @@ struct PacketRecord {
   PacketTrain packets;
 };
 
-// One producer, one consumer. No lock, no allocation after construction.
-class PacketRing {
+// One producer, one consumer. No lock, no allocation after construction. A Record has a PacketTrain
+// `packets`, and beside it what the two tell each other about it.
+template <typename Record>
+class TrainRing {
  public:
   // Bytes set aside per record: a full-size packet of an Ethernet path, or 1/32 of a long train.
   static constexpr size_t kBytesPerRecord = 2048;
 
   // Holds at least `records` trains (rounded up to a power of two) of kBytesPerRecord on average,
   // and in any case two datagrams of the largest size.
-  explicit PacketRing(size_t records)
+  explicit TrainRing(size_t records)
       : record_mask_(std::bit_ceil(std::max<size_t>(records, 1)) - 1),
         byte_mask_(std::bit_ceil(
                        std::max((record_mask_ + 1) * kBytesPerRecord, 2 * (io::kMaxDatagram + 1))) -
                    1),
         records_(std::make_unique<Slot[]>(record_mask_ + 1)),
         bytes_(std::make_unique_for_overwrite<std::byte[]>(byte_mask_ + 1)) {}
-  PacketRing(const PacketRing&) = delete;
-  PacketRing& operator=(const PacketRing&) = delete;
+  TrainRing(const TrainRing&) = delete;
+  TrainRing& operator=(const TrainRing&) = delete;
 
-  // Producer: copies a train of at most io::kMaxDatagram bytes. False when the ring is full.
-  bool Push(PeerId peer, const Endpoint& address, const PacketTrain& packets) {
+  // Producer: copies a record and its bytes, io::kMaxDatagram at most. False when the ring is full.
+  bool Push(const Record& record) {
+    const PacketTrain& packets = record.packets;
     const size_t tail = tail_.load(std::memory_order_relaxed);
     size_t start = byte_tail_;
     if ((start & byte_mask_) + packets.size > byte_mask_ + 1) {
@@ -59,8 +62,10 @@ class PacketRing {
     std::byte* const data = bytes_.get() + (start & byte_mask_);
     if (packets.size != 0) std::memcpy(data, packets.data, packets.size);
     byte_tail_ = start + packets.size;
-    records_[tail & record_mask_] = {{peer, address, {data, packets.size, packets.segment_size}},
-                                     byte_tail_};
+    Slot& slot = records_[tail & record_mask_];
+    slot.record = record;
+    slot.record.packets.data = data;
+    slot.byte_end = byte_tail_;
     tail_.store(tail + 1, std::memory_order_release);
     return true;
   }
@@ -73,7 +78,7 @@ class PacketRing {
   }
 
   // Consumer: the next train, or null. It and its bytes stay until Release().
-  const PacketRecord* Next() {
+  const Record* Next() {
     if (cursor_ == tail_seen_) {
       tail_seen_ = tail_.load(std::memory_order_acquire);
       if (cursor_ == tail_seen_) return nullptr;
@@ -92,12 +97,14 @@ class PacketRing {
     byte_head_.store(records_[(cursor_ - 2) & record_mask_].byte_end, std::memory_order_release);
     head_.store(cursor_ - 1, std::memory_order_release);
   }
+  // Bytes allocated.
+  size_t MemoryUsed() const { return (record_mask_ + 1) * sizeof(Slot) + byte_mask_ + 1; }
   // Consumer: true if Next() would return a train.
   bool HasNext() const { return cursor_ != tail_.load(std::memory_order_acquire); }
 
  private:
   struct Slot {
-    PacketRecord record;
+    Record record;
     size_t byte_end = 0;
   };
 
@@ -124,6 +131,15 @@ class PacketRing {
   std::atomic<size_t> byte_head_{0};
   size_t cursor_ = 0;  // consumer's, like the next
   size_t tail_seen_ = 0;
+};
+
+class PacketRing final : public TrainRing<PacketRecord> {
+ public:
+  using TrainRing::Push;
+  using TrainRing::TrainRing;
+  bool Push(PeerId peer, const Endpoint& address, const PacketTrain& packets) {
+    return TrainRing::Push(PacketRecord{peer, address, packets});
+  }
 };
 
 }  // namespace ringsock

@@ -119,17 +119,21 @@ bool PeerTable::Remove(PeerId id) {
   return true;
 }
 
-size_t PeerTable::Update(std::span<const PublicKey> keys) {
+size_t PeerTable::Update(std::span<const PublicKey> keys,
+                         const std::function<void(const Peer&)>& removed) {
   std::vector<bool> keep(used_ids_);
   for (const PublicKey& key : keys) {
     if (const Peer* peer = FindByKey(key)) keep[IndexOf(peer->id())] = true;
   }
-  size_t removed = 0;
+  size_t count = 0;
   for (uint32_t index = 0; index < used_ids_; ++index) {
     if (keep[index]) continue;
-    if (const Peer* peer = PeerAt(index)) removed += Remove(peer->id());
+    const Peer* peer = PeerAt(index);
+    if (peer == nullptr) continue;
+    if (removed) removed(*peer);
+    count += Remove(peer->id());
   }
-  return removed;
+  return count;
 }
 
 void PeerTable::ResetPaths(Instant now) {

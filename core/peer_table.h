@@ -9,6 +9,7 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <span>
 #include <unordered_map>
@@ -120,7 +121,9 @@ class PeerTable {
   bool Remove(PeerId id);
   // Removes every peer whose key is not among `keys` (spec: PEER-2); returns how many. Costs one
   // lookup per key and one look at each peer; Remove() costs the same however many there are.
-  size_t Update(std::span<const PublicKey> keys);
+  // `removed`, if given, is called for each before it goes.
+  size_t Update(std::span<const PublicKey> keys,
+                const std::function<void(const Peer&)>& removed = nullptr);
   // After a change of the network (spec: PATH-6).
   void ResetPaths(Instant now);
   // Calls f(const Peer&) for every peer, in the order of ids.

@@ -7,18 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "core/address_set.h"
 #include "core/packet_train.h"
+#include "core/shard_of.h"
 
 namespace ringsock {
-namespace {
-
-// Spreads peers over shards. Fixed: which shard sends a packet is no secret and no target.
-constexpr uint64_t kShardSeed = 0x7e55e1;
-
-uint32_t Scale(uint64_t hash, size_t shards) {
-  return static_cast<uint32_t>(((hash >> 32) * shards) >> 32);
-}
-
-}  // namespace
 
 class SenderQueues::SenderImpl final : public Sender {
  public:
@@ -37,7 +28,7 @@ class SenderQueues::SenderImpl final : public Sender {
   SendResult Send(PeerId peer, const PacketTrain& packets) override {
     // In the ring, a record without a peer is one for an address.
     if (peer == PeerId::kNone) return Fail(Drop::kTxUnknownPeer, packets, SendResult::kUnknownPeer);
-    return Push(queues_.ShardOf(peer), peer, Endpoint{}, packets);
+    return Push(ShardOf(peer, queues_.loops_.size()), peer, Endpoint{}, packets);
   }
 
   SendResult SendTo(const Endpoint& to, const PacketTrain& packets) override {
@@ -47,7 +38,7 @@ class SenderQueues::SenderImpl final : public Sender {
     if (!IsDestination(to)) {
       return Fail(Drop::kTxNoDestination, packets, SendResult::kNoDestination);
     }
-    return Push(queues_.ShardOf(to), PeerId::kNone, to, packets);
+    return Push(ShardOf(to, queues_.loops_.size()), PeerId::kNone, to, packets);
   }
 
   void ConfirmPath(PeerId id, const Endpoint& from) override {
@@ -204,15 +195,6 @@ CounterSnapshot SenderQueues::Counters() const {
   CounterSnapshot sum;
   for (size_t i = 0; i < made_; ++i) sum += places_[i]->counters.Snapshot();
   return sum;
-}
-
-uint32_t SenderQueues::ShardOf(PeerId peer) const {
-  // Fibonacci hashing: ids are numbered, and a product by this constant spreads them evenly.
-  return Scale(static_cast<uint64_t>(peer) * 0x9e3779b97f4a7c15u, loops_.size());
-}
-
-uint32_t SenderQueues::ShardOf(const Endpoint& to) const {
-  return Scale(HashEndpoint(to, kShardSeed), loops_.size());
 }
 
 }  // namespace ringsock

@@ -56,10 +56,6 @@ class SenderQueues {
   void Close();
   // What was dropped before it reached a shard.
   CounterSnapshot Counters() const;
-  // The shard that packets of a peer, or for an address, take: always the same one, which keeps
-  // their order.
-  uint32_t ShardOf(PeerId peer) const;
-  uint32_t ShardOf(const Endpoint& to) const;
 
  private:
   class SenderImpl;

@@ -101,13 +101,13 @@ void EngineShard::Stop(bool tell_handler) {
 }
 
 size_t EngineShard::Step(Instant deadline) {
-  const bool more = RunQueues();
+  has_more_ = RunQueues();
   // Offline while it may sleep, so that nobody waits for a sleeper; the first batch comes back.
   if (reader_.online()) reader_.Offline();
   WakeControl();
   // What the sockets dropped is counted before a long sleep.
   if (uncounted_) deadline = std::min(deadline, counted_ + kCountInterval);
-  const size_t trains = loop_.Poll(more ? Instant::min() : deadline);
+  const size_t trains = loop_.Poll(has_more_ ? Instant::min() : deadline);
   WakeControl();
   // A system call per socket, so not for every turn. A turn without trains has not set the time.
   if (trains == 0) now_ = loop_.clock().Now();
@@ -124,7 +124,10 @@ void EngineShard::WakeControl() {
 // What other threads have queued for this one. True if some of it is left for the next time.
 bool EngineShard::RunQueues() {
   const bool senders = env_.senders->Pending(env_.index);
-  if (!senders && !env_.link->sends.HasNext() && env_.link->commands.Front() == nullptr) {
+  PacketRing* relayed = env_.relay == nullptr ? nullptr : env_.relay->Received(env_.index);
+  if (relayed != nullptr && !relayed->HasNext()) relayed = nullptr;
+  if (!senders && relayed == nullptr && !env_.link->sends.HasNext() &&
+      env_.link->commands.Front() == nullptr) {
     return false;
   }
   BeginBatch();
@@ -145,12 +148,50 @@ bool EngineShard::RunQueues() {
       }
     });
   }
+  if (relayed != nullptr) ReceiveRelayed(relayed);
   EndBatch();
   // The bytes are in the rings until the loop has sent them.
   loop_.Flush();
   env_.link->sends.Release();
   env_.senders->Release(env_.index);
-  return env_.senders->Pending(env_.index);
+  if (relayed != nullptr) relayed->Release();
+  return env_.senders->Pending(env_.index) || (relayed != nullptr && relayed->HasNext());
+}
+
+// Spec: RECV-3. Packets that lie one behind the other are shown as one train. Control looked up
+// whose they are; a peer that went since is not shown any more (spec: PEER-2).
+void EngineShard::ReceiveRelayed(PacketRing* ring) {
+  PeerId peer = PeerId::kNone;
+  Endpoint from;
+  PacketTrain train;
+  bool open = false;  // the last packet was of full size: another may follow
+  const auto show = [&] {
+    if (train.size == 0) return;
+    if (peer != PeerId::kNone && env_.peers->FindById(peer) == nullptr) {
+      counters_.AddDrop(Drop::kRxPeerGone, PacketCount(train));
+    } else {
+      AddView(peer, from, PathKind::kRelay, train);
+    }
+  };
+  for (size_t i = 0; i < kRelayBudget; ++i) {
+    const PacketRecord* record = ring->Next();
+    if (record == nullptr) break;
+    const PacketTrain& next = record->packets;
+    if (open && record->peer == peer && record->address == from &&
+        next.data == train.data + train.size && next.size <= train.segment_size &&
+        train.size + next.size <= io::kMaxDatagram) {
+      train.size += next.size;
+      open = next.size == train.segment_size;
+      continue;
+    }
+    show();
+    peer = record->peer;
+    from = record->address;
+    train = next;
+    open = true;
+  }
+  show();
+  DeliverViews();
 }
 
 void EngineShard::BeginBatch() {
@@ -180,29 +221,30 @@ void EngineShard::ReceiveTrain(const io::RxTrain& train) {
   const uint32_t count = PacketCount(all);
   const Peer* owner = env_.peers->FindByAddress(train.from);
   const PeerId peer = owner == nullptr ? PeerId::kNone : owner->id();
+  const PathKind path = DirectPath(train.from);
   // STUN is taken out; what is before and behind it stays in order.
   uint32_t first = 0;
   while (first < count) {
     const uint32_t stun = FindStun(all.data, all.size, all.segment_size, first);
     if (stun == kNoPacket) break;
-    if (stun > first) AddView(peer, train, Slice(all, first, stun - first));
+    if (stun > first) AddView(peer, train.from, path, Slice(all, first, stun - first));
     TakeStun(train, Slice(all, stun, 1));
     first = stun + 1;
   }
   if (first == 0) {
-    AddView(peer, train, all);
+    AddView(peer, train.from, path, all);
   } else if (first < count) {
-    AddView(peer, train, Slice(all, first, count - first));
+    AddView(peer, train.from, path, Slice(all, first, count - first));
   }
 }
 
-void EngineShard::AddView(PeerId peer, const io::RxTrain& train, const PacketTrain& packets) {
+void EngineShard::AddView(PeerId peer, const Endpoint& from, PathKind path,
+                          const PacketTrain& packets) {
   const uint32_t count = PacketCount(packets);
-  const PathKind path = DirectPath(train.from);
   counters_.AddRx(path, count, packets.size);
   if (peer == PeerId::kNone) counters_.AddUnknownSource(count);
   if (view_count_ == kMaxViews) DeliverViews();
-  views_[view_count_++] = {peer, train.from, path, packets};
+  views_[view_count_++] = {peer, from, path, packets};
 }
 
 void EngineShard::DeliverViews() {
@@ -307,9 +349,13 @@ SendResult EngineShard::Spray(Peer& peer, const PacketTrain& packet) {
 // One destination. All failures but kNoSocket, which may be none, have been counted.
 SendResult EngineShard::Route(const Peer* peer, const Endpoint& to, const PacketTrain& packets) {
   if (IsRelay(to)) [[unlikely]] {
-    if (env_.relay == nullptr) return Fail(Drop::kTxNoRelay, packets, SendResult::kNoRelay);
+    if (env_.relay == nullptr || !env_.relay->open()) {
+      return Fail(Drop::kTxNoRelay, packets, SendResult::kNoRelay);
+    }
     const uint32_t count = PacketCount(packets);
     const uint32_t taken = env_.relay->Push(env_.index, RelayRegion(to), peer->key(), packets);
+    wake_control_ = true;
+    // Control takes back what becomes lost on its side.
     if (taken > 0) counters_.AddTx(PathKind::kRelay, taken, Slice(packets, 0, taken).size);
     if (taken < count) counters_.AddDrop(Drop::kTxQueueFull, count - taken);
     return taken > 0 ? SendResult::kOk : SendResult::kQueueFull;

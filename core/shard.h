@@ -1,6 +1,7 @@
 // A shard: one thread, one loop, one socket per family. Each packet runs to completion on it: from
 // the socket through the tables to the handler, and what the handler sends goes out at the end of
-// the batch. Reading order of the data path: OnReceive, ReceiveTrain, Send, Route.
+// the batch. Reading order of the data path: OnReceive, ReceiveTrain, Send, Route. What relays
+// brought joins it in RunQueues.
 #ifndef RINGSOCK_CORE_SHARD_H_
 #define RINGSOCK_CORE_SHARD_H_
 
@@ -36,7 +37,7 @@ struct ShardEnvironment {
   SenderQueues* senders = nullptr;
   ShardLink* link = nullptr;
   io::Loop* control_loop = nullptr;  // to wake
-  RelayQueue* relay = nullptr;       // null: no relays, packets for them are counted drops
+  RelayQueue* relay = nullptr;       // null or closed: packets for relays are counted drops
   bool gso = true;                   // LoopOptions::gso: whether trains are worth building
 };
 
@@ -54,6 +55,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   // Runs what is queued and what has arrived; if that is nothing, waits for more until `deadline`
   // (on a simulated loop: does not wait). Returns how many trains it handled.
   size_t Step(Instant deadline);
+  // The last Step() left something that waits for the next one.
+  bool has_more() const { return has_more_; }
   // Closes all sockets, after telling the handler if its OnShardStart() was well.
   void Stop(bool tell_handler);
 
@@ -73,6 +76,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   static constexpr size_t kMaxViews = 64;
   // Trains taken from each Sender between two looks at the sockets.
   static constexpr size_t kSenderBudget = 64;
+  // Packets that relays brought, taken between two looks at the sockets (spec: RECV-5).
+  static constexpr size_t kRelayBudget = 256;
 
   // A socket and how much of its statistics has been counted.
   struct Socket {
@@ -87,7 +92,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   void EndBatch() override;
 
   void ReceiveTrain(const io::RxTrain& train);
-  void AddView(PeerId peer, const io::RxTrain& train, const PacketTrain& packets);
+  void AddView(PeerId peer, const Endpoint& from, PathKind path, const PacketTrain& packets);
   void DeliverViews();
   void TakeStun(const io::RxTrain& train, const PacketTrain& packet);
 
@@ -97,6 +102,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   SendResult Fail(Drop drop, const PacketTrain& packets, SendResult result);
 
   bool RunQueues();
+  void ReceiveRelayed(PacketRing* ring);
   void WakeControl();
   void CountSocketDrops();
 
@@ -116,6 +122,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   Destinations destinations_;
   bool wake_control_ = false;
   bool uncounted_ = false;  // there have been turns since
+  bool has_more_ = false;
   bool stopping_ = false;
   RateLimit failure_log_{std::chrono::minutes(1)};  // spec: SEND-5
 };

@@ -53,7 +53,7 @@ struct Node {
     loops.shards.push_back(std::move(shard));
     loops.control = std::move(control);
     auto created = EngineImpl::Create(options, &handler, std::move(loops),
-                                      EngineImpl::Threads::kCaller, relay);
+                                      EngineImpl::Threads::kCaller, {.relay = relay});
     EXPECT_TRUE(created.ok()) << created.status().ToString();
     engine = *std::move(created);
     for (io::SimLoop* loop : {shard_loop, control_loop}) {

@@ -8,6 +8,7 @@
 #include <thread>
 #include <vector>
 
+#include "core/shard_of.h"
 #include "gtest/gtest.h"
 #include "tests/core/engine_fixture.h"
 #include "tests/core/fake_loop.h"
@@ -43,7 +44,7 @@ class SenderTest : public testing::Test {
   // A peer whose packets go to `shard`.
   PeerId PeerOn(uint32_t shard) const {
     uint64_t id = 1;
-    while (queues_.ShardOf(PeerId{id}) != shard) ++id;
+    while (ShardOf(PeerId{id}, 2) != shard) ++id;
     return PeerId{id};
   }
 
@@ -95,7 +96,7 @@ TEST_F(SenderTest, AddressesAndTrainsArriveAsTheyWere) {
   EXPECT_EQ(sender->SendTo(to, TrainOf("abcde", 2)), SendResult::kOk);
   sender->Flush();
   size_t shown = 0;
-  queues_.Drain(queues_.ShardOf(to), 10, [&](const PacketRecord& record) {
+  queues_.Drain(ShardOf(to, 2), 10, [&](const PacketRecord& record) {
     EXPECT_EQ(record.peer, PeerId::kNone);
     EXPECT_EQ(record.address, to);
     EXPECT_EQ(record.packets.segment_size, 2u);
@@ -202,7 +203,7 @@ TEST_F(SenderTest, AfterCloseEverythingIsCounted) {
 
 TEST_F(SenderTest, PeersAreSpreadOverShards) {
   uint32_t on_first = 0;
-  for (uint64_t id = 1; id <= 1000; ++id) on_first += queues_.ShardOf(PeerId{id}) == 0;
+  for (uint64_t id = 1; id <= 1000; ++id) on_first += ShardOf(PeerId{id}, 2) == 0;
   EXPECT_GT(on_first, 400u);
   EXPECT_LT(on_first, 600u);
 }
