@@ -87,13 +87,12 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOption
 }
 
 EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
-                       EngineParts parts)
+                       std::shared_ptr<PeerState> peers)
     : options_(options),
       threads_(threads),
       loops_(std::move(loops)),
-      state_(std::move(parts.peers)),
+      state_(std::move(peers)),
       path_reports_(loops_.control.get()),
-      connector_(std::move(parts.connector)),
       learner_(&state_->peers) {
   options_.shards = static_cast<uint32_t>(loops_.shards.size());
 }
@@ -105,10 +104,9 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
                                                                Threads threads, EngineParts parts) {
   if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
   if (parts.peers == nullptr) parts.peers = std::make_shared<PeerState>(options.max_peers);
-  RelayQueue* const relay = parts.relay;
-  auto engine = std::unique_ptr<EngineImpl>(
-      new EngineImpl(options, std::move(loops), threads, std::move(parts)));
-  absl::Status status = engine->MakeParts(handler, relay);
+  auto engine =
+      std::unique_ptr<EngineImpl>(new EngineImpl(options, std::move(loops), threads, parts.peers));
+  absl::Status status = engine->MakeParts(handler, parts);
   if (status.ok()) status = engine->OpenSockets();
   if (status.ok()) {
     Log().info("engine: {} on port {}: {}", engine->loops_.control->name(), engine->port_,
@@ -122,7 +120,7 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
   return engine;
 }
 
-absl::Status EngineImpl::MakeParts(Handler* handler, RelayQueue* relay) {
+absl::Status EngineImpl::MakeParts(Handler* handler, const EngineParts& parts) {
   {
     std::lock_guard lock(state_->mutex);
     state_->owner = this;
@@ -142,7 +140,9 @@ absl::Status EngineImpl::MakeParts(Handler* handler, RelayQueue* relay) {
       options_.max_senders, options_.sender_ring_packets);
   control_ = std::make_unique<Control>(loops_.control.get(), &state_->peers, &quiescence,
                                        &path_reports_, loops, links);
-  if (connector_ == nullptr) connector_ = NewRelayConnector();
+  connector_ = parts.connector
+                   ? parts.connector(loops_.control.get(), &control_->timers())
+                   : NewRelayConnector(loops_.control.get(), &control_->timers(), options_.relay);
   relay_hub_ = std::make_unique<RelayHub>(options_.relay,
                                           RelayHub::Environment{.clock = &loops_.control->clock(),
                                                                 .peers = &state_->peers,
@@ -153,7 +153,7 @@ absl::Status EngineImpl::MakeParts(Handler* handler, RelayQueue* relay) {
   absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
   if (!reader.ok()) return reader.status();
   reader_ = *std::move(reader);
-  if (relay == nullptr) relay = relay_hub_->queue();
+  RelayQueue* const relay = parts.relay != nullptr ? parts.relay : relay_hub_->queue();
   while (shards_.size() < loops_.shards.size()) {
     if (absl::Status status = MakeShard(handler, relay); !status.ok()) return status;
   }

@@ -45,8 +45,8 @@ struct PeerState {
 // What an engine can be given instead of making it.
 struct EngineParts {
   std::shared_ptr<PeerState> peers = nullptr;
-  // Makes connections to relays.
-  std::unique_ptr<RelayConnector> connector = nullptr;
+  // Makes what makes connections to relays, on control's loop and with its timers.
+  std::function<std::unique_ptr<RelayConnector>(io::Loop*, TimerQueue*)> connector = nullptr;
   // In place of all relaying; outlives the engine.
   RelayQueue* relay = nullptr;
 };
@@ -104,8 +104,9 @@ class EngineImpl final : public Engine {
   // While it lives, this thread runs a shard of the engine.
   class OnShard;
 
-  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads, EngineParts parts);
-  absl::Status MakeParts(Handler* handler, RelayQueue* relay);
+  EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
+             std::shared_ptr<PeerState> peers);
+  absl::Status MakeParts(Handler* handler, const EngineParts& parts);
   absl::Status MakeShard(Handler* handler, RelayQueue* relay);
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);

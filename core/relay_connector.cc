@@ -14,6 +14,8 @@ class Connector final : public RelayConnector {
 
 }  // namespace
 
-std::unique_ptr<RelayConnector> NewRelayConnector() { return std::make_unique<Connector>(); }
+std::unique_ptr<RelayConnector> NewRelayConnector(io::Loop*, TimerQueue*, const RelayOptions&) {
+  return std::make_unique<Connector>();
+}
 
 }  // namespace ringsock

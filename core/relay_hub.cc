@@ -201,6 +201,7 @@ void RelayHub::OnRelayedEnd() {
 void RelayHub::Close() {
   if (std::exchange(closed_, true)) return;
   routes_.CloseAll("the engine is closed");
+  env_.connector->Close();
   rings_.Close();
   for (uint32_t shard = 0; shard < rings_.shards(); ++shard) DropAll(shard);
 }

@@ -42,6 +42,8 @@ class RelayConnector {
                                                           const PrivateKey& key,
                                                           derp::RegionEvents* events) = 0;
   virtual void OnLinkChange() {}
+  // After the last connection has gone: gives back what is the control thread's.
+  virtual void Close() {}
 };
 
 // For the control thread, but for what says otherwise. What it is given outlives it.
