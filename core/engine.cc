@@ -113,6 +113,7 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
                engine->options_.ToString());
     status = engine->StartShards();
   }
+  if (status.ok()) engine->ResumeRelays();
   if (!status.ok()) {
     engine->Close();
     return status;
@@ -280,15 +281,42 @@ absl::Status EngineImpl::SetRelayMap(std::optional<derp::RelayMap> map) {
     if (absl::Status status = CheckRelayMap(*map); !status.ok()) return status;
   }
   absl::Status status = absl::FailedPreconditionError("the engine is closed");
-  control_->Execute([&] { status = relay_hub_->SetMap(std::move(map)); });
+  control_->Execute([&] {
+    status = relay_hub_->SetMap(map);
+    if (!status.ok()) return;
+    std::lock_guard lock(state_->relay_mutex);
+    state_->relay_map = std::move(map);
+  });
   return status;
 }
 
 absl::Status EngineImpl::SetPrivateKey(const PrivateKey& key) {
   if (absl::Status status = CheckMayWait(); !status.ok()) return status;
   if (key.IsZero()) return absl::InvalidArgumentError("the all-zero key is no private key");
-  const bool ran = control_->Execute([&] { relay_hub_->SetPrivateKey(key.Clone()); });
+  const bool ran = control_->Execute([&] {
+    relay_hub_->SetPrivateKey(key.Clone());
+    std::lock_guard lock(state_->relay_mutex);
+    state_->private_key = key.Clone();
+  });
   return ran ? absl::OkStatus() : absl::FailedPreconditionError("the engine is closed");
+}
+
+// What the engine before us, with the same peers, was told.
+void EngineImpl::ResumeRelays() {
+  std::optional<derp::RelayMap> map;
+  PrivateKey key;
+  {
+    std::lock_guard lock(state_->relay_mutex);
+    map = state_->relay_map;
+    key = state_->private_key.Clone();
+  }
+  if (!map.has_value() && key.IsZero()) return;
+  control_->Execute([&] {
+    if (!key.IsZero()) relay_hub_->SetPrivateKey(std::move(key));
+    if (const absl::Status status = relay_hub_->SetMap(std::move(map)); !status.ok()) {
+      Log().error("relay: the map that was set before: {}", Fmt(status.message()));
+    }
+  });
 }
 
 absl::StatusOr<std::unique_ptr<Sender>> EngineImpl::NewSender() { return senders_->NewSender(); }

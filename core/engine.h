@@ -38,9 +38,12 @@ namespace ringsock {
 // How the engine talks to DERP relays. Nothing of it matters before SetRelayMap() and
 // SetPrivateKey().
 struct RelayOptions {
-  // Each ring between a shard and the control thread, and each direction (spec: SEND-7).
+  // Each ring between a shard and the control thread, and each direction (spec: SEND-7): trains of
+  // 2 KiB on average, at most 65536. They exist once a map and a key were set: 8.3 MiB each, of
+  // which what was never filled is not resident.
   uint32_t ring_packets = 4096;
-  // What waits for one relay whose stream stalls; over it, the oldest packets are dropped.
+  // What waits for one relay whose stream stalls; what is over is dropped from the head, as the
+  // oldest packet is worth least. 128 KiB to 1 GiB.
   uint32_t queue_bytes = 1 << 20;
   Duration queue_age = std::chrono::seconds(3);
   // A connection that has sent nothing for this long is closed, unless it is home (spec: DERP-6).
@@ -99,8 +102,10 @@ struct PacketTrain {
 
 // A received train: the packets, whose they are, and the way they came.
 struct ReceivedTrain {
-  // The peer that owns the source address; kNone for an unknown source (spec: RECV-4). Answer an
-  // unknown source with Shard::SendTo(from), and call ConfirmPath once WireGuard says whose it is.
+  // The peer that owns the source address, or, of a relayed packet, the source key (spec: RECV-2,
+  // RECV-3); kNone for an unknown source (spec: RECV-4). Answer an unknown source with
+  // Shard::SendTo(from), and call ConfirmPath once WireGuard says whose it is. There is no answer
+  // to an unknown key over a relay.
   PeerId peer = PeerId::kNone;
   Endpoint from;
   PathKind path = PathKind::kDirectV4;
@@ -243,7 +248,8 @@ class Engine {
   virtual void ConfirmPath(PeerId peer, const Endpoint& from) = 0;
 
   // Sets or replaces the relay map, or takes it away with nullopt: every relay connection is then
-  // closed. An equal map changes nothing (spec: DERP-7).
+  // closed. An equal map changes nothing, and connections to regions that are as they were stay
+  // (spec: DERP-7). A map that no reader of JSON would take is InvalidArgument and changes nothing.
   virtual absl::Status SetRelayMap(std::optional<derp::RelayMap> map) = 0;
   // Our WireGuard key, with which we prove to relays who we are (spec: PEER-3). The engine keeps a
   // copy of its own. Another key than before closes every relay connection and opens home again.

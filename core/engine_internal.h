@@ -8,6 +8,7 @@
 #include <functional>
 #include <memory>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <vector>
 
@@ -31,8 +32,8 @@ struct EngineLoops {
   std::unique_ptr<io::Loop> control;
 };
 
-// The peers of an engine. They outlive it, so that the next one can go on with them: it is then the
-// owner, and the one before must be closed.
+// The peers of an engine, and what it knows of relays. They outlive it, so that the next one can go
+// on with them: it is then the owner, and the one before must be closed.
 struct PeerState {
   explicit PeerState(uint32_t max_peers) : peers({.max_peers = max_peers}, &quiescence) {}
 
@@ -40,6 +41,10 @@ struct PeerState {
   PeerTable peers;
   std::mutex mutex;
   const Engine* owner = nullptr;  // guarded by mutex
+  // What the engine was told of relays, for the next one. The mutex is never held for long.
+  std::mutex relay_mutex;  // guards the next two
+  std::optional<derp::RelayMap> relay_map;
+  PrivateKey private_key;
 };
 
 // What an engine can be given instead of making it.
@@ -111,6 +116,7 @@ class EngineImpl final : public Engine {
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);
   absl::Status StartShards();
+  void ResumeRelays();
   void ShardMain(uint32_t index);
   bool Closed() const { return closed_.load(std::memory_order_acquire); }
   // Why nothing can be changed now, or on this thread.

@@ -80,6 +80,18 @@ TEST_P(AllocationTest, NoneOnThePacketPath) {
   const PeerId peer = *(*engine)->CreateEndpoint(
       KeyNumber(1), absl::StrCat("127.3.3.40:1,", other.text(), ",", known.text()));
   const PeerId second = *(*engine)->CreateEndpoint(KeyNumber(2), other.text());
+  // A relay that nobody runs: packets for it go as far as control.
+  derp::RelayMap map;
+  map.regions[1] = {.region_id = 1, .region_code = "none", .region_name = "", .nodes = {}};
+  derp::RelayNode node;
+  node.region_id = 1;
+  node.host_name = "127.0.0.1";
+  node.ipv4 = "127.0.0.1";
+  node.derp_port = 1;
+  map.regions[1].nodes.push_back(node);
+  ASSERT_TRUE((*engine)->SetRelayMap(map).ok());
+  ASSERT_TRUE((*engine)->SetPrivateKey(PrivateKey::Generate()).ok());
+  const PeerId relayed = *(*engine)->CreateEndpoint(KeyNumber(3), "127.3.3.40:1");
   auto sender = *(*engine)->NewSender();
   std::string stun("\0\1\0\0\x21\x12\xa4\x42", 8);
   stun.resize(20, 'i');
@@ -97,6 +109,7 @@ TEST_P(AllocationTest, NoneOnThePacketPath) {
     for (int i = 0; i < 10; ++i) {
       sender->Send(peer, TrainOf(Message(i == 5 ? 1 : 4, "out")));
       sender->Send(second, TrainOf(Message(4, "roaming")));
+      sender->Send(relayed, TrainOf(Message(4, "relay")));
       sender->Send(PeerId{999}, TrainOf(Message(4, "nobody")));
     }
     sender->Flush();
@@ -109,6 +122,10 @@ TEST_P(AllocationTest, NoneOnThePacketPath) {
   const uint64_t before = allocations.load();
   for (int i = 0; i < 200; ++i) exercise();
   EXPECT_EQ(allocations.load() - before, 0u);
+  const CounterSnapshot counters = (*engine)->Counters();
+  EXPECT_EQ(counters.drops[static_cast<size_t>(Drop::kTxUnknownPeer)], 2200u);
+  // All of them were taken by the ring.
+  EXPECT_EQ(counters.drops[static_cast<size_t>(Drop::kTxQueueFull)], 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AllocationTest,
