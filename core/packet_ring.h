@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <cstring>
 #include <memory>
+#include <utility>
 
 #include "base/endpoint.h"
 #include "base/spsc_ring.h"
@@ -24,10 +25,15 @@ struct PacketRecord {
   PeerId peer = PeerId::kNone;
   Endpoint address;
   PacketTrain packets;
+
+  bool MayFollow(const PacketRecord& before) const {
+    return peer == before.peer && address == before.address;
+  }
 };
 
 // One producer, one consumer. No lock, no allocation after construction. A Record has a PacketTrain
-// `packets`, and beside it what the two tell each other about it.
+// `packets`, beside it what the two tell each other about it, and MayFollow(before): whether its
+// packets may be part of that record's train, but for their sizes.
 template <typename Record>
 class TrainRing {
  public:
@@ -48,26 +54,22 @@ class TrainRing {
 
   // Producer: copies a record and its bytes, io::kMaxDatagram at most. False when the ring is full.
   bool Push(const Record& record) {
-    const PacketTrain& packets = record.packets;
-    const size_t tail = tail_.load(std::memory_order_relaxed);
-    size_t start = byte_tail_;
-    if ((start & byte_mask_) + packets.size > byte_mask_ + 1) {
-      start = (start | byte_mask_) + 1;  // never torn: starts over at the beginning
-    }
-    if (!Fits(tail, start + packets.size)) {
-      head_seen_ = head_.load(std::memory_order_acquire);
-      byte_head_seen_ = byte_head_.load(std::memory_order_acquire);
-      if (!Fits(tail, start + packets.size)) return false;
-    }
-    std::byte* const data = bytes_.get() + (start & byte_mask_);
-    if (packets.size != 0) std::memcpy(data, packets.data, packets.size);
-    byte_tail_ = start + packets.size;
-    Slot& slot = records_[tail & record_mask_];
-    slot.record = record;
-    slot.record.packets.data = data;
-    slot.byte_end = byte_tail_;
-    tail_.store(tail + 1, std::memory_order_release);
+    Publish();
+    if (!Write(record)) return false;
+    tail_.store(tail_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
     return true;
+  }
+  // Producer: the same, but the consumer sees it after Publish() only, and until then packets that
+  // follow, and are of one size, become part of the same train.
+  bool Append(const Record& record) {
+    if (open_ && Extend(record)) return true;
+    Publish();
+    open_ = Write(record);
+    return open_;
+  }
+  void Publish() {
+    if (!std::exchange(open_, false)) return;
+    tail_.store(tail_.load(std::memory_order_relaxed) + 1, std::memory_order_release);
   }
   // Producer: true when half of the records or of the bytes wait.
   bool HalfFull() {
@@ -108,6 +110,59 @@ class TrainRing {
     size_t byte_end = 0;
   };
 
+  // Fills the next slot.
+  bool Write(const Record& record) {
+    const PacketTrain& packets = record.packets;
+    const size_t tail = tail_.load(std::memory_order_relaxed);
+    size_t start = byte_tail_;
+    if ((start & byte_mask_) + packets.size > byte_mask_ + 1) {
+      start = (start | byte_mask_) + 1;  // never torn: starts over at the beginning
+    }
+    if (!HasRoom(tail, start + packets.size)) return false;
+    std::byte* const data = bytes_.get() + (start & byte_mask_);
+    if (packets.size != 0) std::memcpy(data, packets.data, packets.size);
+    byte_tail_ = start + packets.size;
+    Slot& slot = records_[tail & record_mask_];
+    slot.record = record;
+    slot.record.packets.data = data;
+    slot.byte_end = byte_tail_;
+    return true;
+  }
+
+  // The slot that is not published yet takes in the packets if
+  //   1. they are of the same flow,
+  //   2. no shorter packet has ended the train,
+  //   3. they are of its segment size, or are one packet that is shorter (and ends it),
+  //   4. together they are no longer than a train may be, and
+  //   5. there is room right behind it.
+  bool Extend(const Record& record) {
+    const PacketTrain& next = record.packets;
+    const size_t tail = tail_.load(std::memory_order_relaxed);
+    Slot& slot = records_[tail & record_mask_];
+    PacketTrain& train = slot.record.packets;
+    if (!record.MayFollow(slot.record)) return false;                                   // 1
+    if (train.segment_size == 0 || train.size % train.segment_size != 0) return false;  // 2
+    if (next.segment_size != train.segment_size &&
+        (next.size > next.segment_size || next.size > train.segment_size)) {
+      return false;  // 3
+    }
+    if (train.size + next.size > io::kMaxDatagram) return false;  // 4
+    const size_t at = byte_tail_ & byte_mask_;
+    if (at == 0 || at + next.size > byte_mask_ + 1) return false;  // 5
+    if (!HasRoom(tail, byte_tail_ + next.size)) return false;
+    std::memcpy(bytes_.get() + at, next.data, next.size);
+    train.size += next.size;
+    byte_tail_ += next.size;
+    slot.byte_end = byte_tail_;
+    return true;
+  }
+
+  bool HasRoom(size_t tail, size_t byte_end) {
+    if (Fits(tail, byte_end)) return true;
+    head_seen_ = head_.load(std::memory_order_acquire);
+    byte_head_seen_ = byte_head_.load(std::memory_order_acquire);
+    return Fits(tail, byte_end);
+  }
   bool Fits(size_t tail, size_t byte_end) const {
     return tail - head_seen_ <= record_mask_ && byte_end - byte_head_seen_ <= byte_mask_ + 1;
   }
@@ -124,9 +179,10 @@ class TrainRing {
   const std::unique_ptr<std::byte[]> bytes_;
 
   alignas(kCacheLine) std::atomic<size_t> tail_{0};
-  size_t byte_tail_ = 0;  // producer's, like the next two
+  size_t byte_tail_ = 0;  // producer's, like the next three
   size_t head_seen_ = 0;
   size_t byte_head_seen_ = 0;
+  bool open_ = false;  // the slot at the tail is filled and not published
   alignas(kCacheLine) std::atomic<size_t> head_{0};
   std::atomic<size_t> byte_head_{0};
   size_t cursor_ = 0;  // consumer's, like the next

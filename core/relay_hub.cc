@@ -180,7 +180,7 @@ bool RelayHub::OnRelayed(RegionId region, const PublicKey& source,
   const uint32_t shard = peer != nullptr ? ShardOf(id, shards) : ShardOf(from, shards);
   const auto size = static_cast<uint32_t>(packet.size());
   PacketRing* ring = rings_.FromRelays(shard);
-  if (ring == nullptr || !ring->Push(id, from, {packet.data(), size, size})) {
+  if (ring == nullptr || !ring->Append({id, from, {packet.data(), size, size}})) {
     counters_.AddDrop(Drop::kRxRelayFull, 1);
   } else {
     unwoken_[shard] = true;
@@ -192,6 +192,7 @@ void RelayHub::OnRelayedEnd() {
   for (uint32_t shard = 0; shard < unwoken_.size(); ++shard) {
     if (!unwoken_[shard]) continue;
     unwoken_[shard] = false;
+    rings_.FromRelays(shard)->Publish();
     env_.shard_loops[shard]->Wake();
   }
 }
@@ -203,6 +204,7 @@ void RelayHub::Close() {
   routes_.CloseAll("the engine is closed");
   env_.connector->Close();
   rings_.Close();
+  OnRelayedEnd();
   for (uint32_t shard = 0; shard < rings_.shards(); ++shard) DropAll(shard);
 }
 
@@ -216,7 +218,9 @@ void RelayHub::DropAll(uint32_t shard) {
   }
   sent->Release();
   PacketRing* received = rings_.FromRelays(shard);
-  while (received->Next() != nullptr) counters_.AddDrop(Drop::kClosed, 1);
+  while (const PacketRecord* record = received->Next()) {
+    counters_.AddDrop(Drop::kClosed, PacketCount(record->packets));
+  }
   received->Release();
 }
 

@@ -12,8 +12,7 @@
 
 namespace ringsock {
 
-// All calls are for the thread of shard number `shard`. Control is to be woken after a Push(), once
-// per turn.
+// All calls are for the thread of shard number `shard`.
 class RelayQueue {
  public:
   virtual ~RelayQueue() = default;
@@ -24,6 +23,8 @@ class RelayQueue {
   // full (spec: SEND-7).
   virtual uint32_t Push(uint32_t shard, RegionId region, const PublicKey& peer,
                         const PacketTrain& packets) = 0;
+  // After a run of Push(): shows control what they queued. Control is to be woken then.
+  virtual void Flush(uint32_t /*shard*/) {}
   // What relays brought for this shard: records with the peer, if the source's key is one's, and
   // the relay's endpoint. Null: nothing yet.
   virtual PacketRing* Received(uint32_t /*shard*/) { return nullptr; }

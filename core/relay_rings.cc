@@ -30,10 +30,14 @@ uint32_t RelayRings::Push(uint32_t shard, RegionId region, const PublicKey& peer
   bool full = false;
   ForEachPiece(packets, UINT32_MAX, [&](const PacketTrain& piece) {
     // Nothing of a train goes after a piece that was lost: the order would have a hole in it.
-    full = full || !ring->Push({peer, region, piece});
+    full = full || !ring->Append({peer, region, piece});
     if (!full) taken += PacketCount(piece);
   });
   return taken;
+}
+
+void RelayRings::Flush(uint32_t shard) {
+  if (RelayRing* ring = ToRelays(shard)) ring->Publish();
 }
 
 }  // namespace ringsock

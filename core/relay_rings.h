@@ -22,6 +22,10 @@ struct RelayRecord {
   PublicKey peer;
   RegionId region = 0;
   PacketTrain packets;
+
+  bool MayFollow(const RelayRecord& before) const {
+    return region == before.region && peer == before.peer;
+  }
 };
 using RelayRing = TrainRing<RelayRecord>;
 
@@ -44,6 +48,7 @@ class RelayRings final : public RelayQueue {
   bool open() const override { return open_.load(std::memory_order_acquire); }
   uint32_t Push(uint32_t shard, RegionId region, const PublicKey& peer,
                 const PacketTrain& packets) override;
+  void Flush(uint32_t shard) override;
   PacketRing* Received(uint32_t shard) override { return FromRelays(shard); }
 
  private:

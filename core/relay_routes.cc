@@ -261,6 +261,9 @@ void RelayRoutes::LogRelayOf(const PublicKey& peer, PeerState* state, RegionId r
                              RegionId used) const {
   if (state->last == used) return;
   const RegionId before = std::exchange(state->last, used);
+  const Instant now = clock_.Now();
+  if (now < state->quiet_until) return;
+  state->quiet_until = now + kRelayLogInterval;
   const char* what = DescribeRelay(used, home_, region);
   if (before == 0) {
     Log().info("peer {}: over relay region {} ({})", peer.ToShortString(), used, what);

@@ -31,6 +31,8 @@ namespace ringsock {
 
 // How often idle connections are looked for (spec: DERP-6).
 inline constexpr Duration kRelayCleanInterval = std::chrono::seconds(15);
+// A peer that is heard here and there by turns has one line of the log in this time.
+inline constexpr Duration kRelayLogInterval = std::chrono::seconds(1);
 // After a change of peers, until it may change the home: a list of peers is set one by one.
 inline constexpr Duration kHomeSettle = std::chrono::seconds(1);
 
@@ -126,9 +128,10 @@ class RelayRoutes final : private derp::RegionEvents {
   };
   // What is known of a peer.
   struct PeerState {
-    RegionId heard = 0;       // the reverse route: the region, and
-    uint64_t generation = 0;  // which time it was up
-    RegionId last = 0;        // the region last sent to, for the log (spec: DERP-8)
+    RegionId heard = 0;                    // the reverse route: the region, and
+    uint64_t generation = 0;               // which time it was up
+    RegionId last = 0;                     // the region last sent to, for the log (spec: DERP-8)
+    Instant quiet_until = Instant::min();  // so much for the log
   };
   struct KeyHash {
     size_t operator()(const PublicKey& key) const;

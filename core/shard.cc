@@ -164,7 +164,6 @@ void EngineShard::ReceiveRelayed(PacketRing* ring) {
   PeerId peer = PeerId::kNone;
   Endpoint from;
   PacketTrain train;
-  bool open = false;  // the last packet was of full size: another may follow
   const auto show = [&] {
     if (train.size == 0) return;
     if (peer != PeerId::kNone && env_.peers->FindById(peer) == nullptr) {
@@ -173,22 +172,24 @@ void EngineShard::ReceiveRelayed(PacketRing* ring) {
       AddView(peer, from, PathKind::kRelay, train);
     }
   };
-  for (size_t i = 0; i < kRelayBudget; ++i) {
+  size_t bytes = 0;
+  for (size_t i = 0; i < kRelayTrains && bytes < kRelayBytes; ++i) {
     const PacketRecord* record = ring->Next();
     if (record == nullptr) break;
     const PacketTrain& next = record->packets;
-    if (open && record->peer == peer && record->address == from &&
-        next.data == train.data + train.size && next.size <= train.segment_size &&
+    bytes += next.size;
+    const bool alike = next.segment_size == train.segment_size ||
+                       (next.size == next.segment_size && next.size < train.segment_size);
+    if (train.size != 0 && alike && train.size % train.segment_size == 0 &&
+        next.data == train.data + train.size && record->peer == peer && record->address == from &&
         train.size + next.size <= io::kMaxDatagram) {
       train.size += next.size;
-      open = next.size == train.segment_size;
       continue;
     }
     show();
     peer = record->peer;
     from = record->address;
     train = next;
-    open = true;
   }
   show();
   DeliverViews();
@@ -199,7 +200,10 @@ void EngineShard::BeginBatch() {
   now_ = loop_.clock().Now();
 }
 
-void EngineShard::EndBatch() { builder_.Flush(); }
+void EngineShard::EndBatch() {
+  builder_.Flush();
+  if (std::exchange(relay_unflushed_, false)) env_.relay->Flush(env_.index);
+}
 
 void EngineShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
   BeginBatch();
@@ -354,7 +358,7 @@ SendResult EngineShard::Route(const Peer* peer, const Endpoint& to, const Packet
     }
     const uint32_t count = PacketCount(packets);
     const uint32_t taken = env_.relay->Push(env_.index, RelayRegion(to), peer->key(), packets);
-    wake_control_ = true;
+    relay_unflushed_ = wake_control_ = true;
     // Control takes back what becomes lost on its side.
     if (taken > 0) counters_.AddTx(PathKind::kRelay, taken, Slice(packets, 0, taken).size);
     if (taken < count) counters_.AddDrop(Drop::kTxQueueFull, count - taken);

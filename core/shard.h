@@ -76,8 +76,9 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   static constexpr size_t kMaxViews = 64;
   // Trains taken from each Sender between two looks at the sockets.
   static constexpr size_t kSenderBudget = 64;
-  // Packets that relays brought, taken between two looks at the sockets (spec: RECV-5).
-  static constexpr size_t kRelayBudget = 256;
+  // Of what relays brought, taken between two looks at the sockets (spec: RECV-5).
+  static constexpr size_t kRelayTrains = 256;
+  static constexpr size_t kRelayBytes = 256 << 10;
 
   // A socket and how much of its statistics has been counted.
   struct Socket {
@@ -121,6 +122,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   size_t view_count_ = 0;
   Destinations destinations_;
   bool wake_control_ = false;
+  bool relay_unflushed_ = false;
   bool uncounted_ = false;  // there have been turns since
   bool has_more_ = false;
   bool stopping_ = false;

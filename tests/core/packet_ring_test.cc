@@ -33,6 +33,77 @@ TEST(PacketRingTest, NeighboursAreNeighboursInMemory) {
   EXPECT_EQ(ring->Next(), nullptr);
 }
 
+PacketRecord RecordOf(uint64_t peer, const std::string& bytes, size_t segment = 0) {
+  PacketTrain train = TrainOf(bytes);
+  if (segment != 0) train.segment_size = static_cast<uint32_t>(segment);
+  return {PeerId{peer}, {}, train};
+}
+
+// What is appended is a train as long as sizes and peer allow, and seen when it is published.
+TEST(PacketRingTest, AppendedPacketsBecomeTrains) {
+  const auto ring = std::make_unique<PacketRing>(16);
+  const auto next = [&ring] {
+    const PacketRecord* record = ring->Next();
+    return record == nullptr
+               ? std::string("none")
+               : BytesOf(*record) + "/" + std::to_string(record->packets.segment_size) + "/" +
+                     std::to_string(static_cast<uint64_t>(record->peer));
+  };
+  ASSERT_TRUE(ring->Append(RecordOf(1, "abc")));
+  ASSERT_TRUE(ring->Append(RecordOf(1, "def")));
+  EXPECT_FALSE(ring->HasNext());
+  ring->Publish();
+  ring->Publish();
+  EXPECT_EQ(next(), "abcdef/3/1");
+  EXPECT_EQ(next(), "none");
+  ASSERT_TRUE(ring->Append(RecordOf(1, "abc")));
+  ASSERT_TRUE(ring->Append(RecordOf(1, "defghi", 3)));
+  ASSERT_TRUE(ring->Append(RecordOf(1, "jk")));  // shorter: the last of them
+  ASSERT_TRUE(ring->Append(RecordOf(1, "lm")));
+  ASSERT_TRUE(ring->Append(RecordOf(1, "nop")));    // longer
+  ASSERT_TRUE(ring->Append(RecordOf(2, "qrs")));    // of another peer
+  ASSERT_TRUE(ring->Append(RecordOf(2, "tu", 1)));  // of another size, and not one
+  ASSERT_TRUE(ring->Push(RecordOf(2, "v")));        // shows all before it
+  EXPECT_EQ(next(), "abcdefghijk/3/1");
+  EXPECT_EQ(next(), "lm/2/1");
+  EXPECT_EQ(next(), "nop/3/1");
+  EXPECT_EQ(next(), "qrs/3/2");
+  EXPECT_EQ(next(), "tu/1/2");
+  EXPECT_EQ(next(), "v/1/2");
+  EXPECT_EQ(next(), "none");
+}
+
+// Bounds hold for trains that grow in the ring as for those that are pushed whole.
+TEST(PacketRingTest, AppendKeepsTheBounds) {
+  const auto ring = std::make_unique<PacketRing>(2);  // 128 KiB
+  const std::string packet(1000, 'x');
+  size_t taken = 0;
+  while (ring->Append(RecordOf(1, packet))) ++taken;
+  EXPECT_EQ(taken, 130u);  // two trains of 65, as no train is longer than a datagram
+  ring->Publish();
+  size_t shown = 0;
+  while (const PacketRecord* record = ring->Next()) {
+    EXPECT_LE(record->packets.size, io::kMaxDatagram);
+    shown += record->packets.size;
+  }
+  EXPECT_EQ(shown, taken * packet.size());
+  EXPECT_FALSE(ring->Append(RecordOf(1, packet)));
+  ring->Release();
+  // Round and round: contents are whole wherever a train ends.
+  for (int i = 0; i < 2000; ++i) {
+    const std::string other(1 + (i * 37) % 900, static_cast<char>('a' + i % 26));
+    const int count = 1 + i % 90;
+    int fit = 0;
+    while (fit < count && ring->Append(RecordOf(7, other))) ++fit;
+    ring->Publish();
+    std::string got;
+    while (const PacketRecord* record = ring->Next()) got += BytesOf(*record);
+    ASSERT_EQ(got, std::string(static_cast<size_t>(fit) * other.size(), other[0])) << i;
+    ASSERT_GT(fit, 0);
+    ring->Release();
+  }
+}
+
 TEST(PacketRingTest, WhatWasShownStaysUntilReleased) {
   const auto ring = std::make_unique<PacketRing>(2);
   ASSERT_TRUE(ring->Push(PeerId{1}, {}, TrainOf("a")));

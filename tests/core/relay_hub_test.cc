@@ -6,6 +6,7 @@
 #include <string>
 #include <vector>
 
+#include "core/packet_train.h"
 #include "core/shard_of.h"
 #include "gtest/gtest.h"
 #include "tests/core/engine_fixture.h"
@@ -85,18 +86,22 @@ class RelayHubTest : public testing::Test {
   }
   uint32_t Push(uint32_t shard, RegionId region, uint32_t peer, const std::string& bytes,
                 size_t segment = 0) {
-    return hub_.queue()->Push(shard, region, KeyNumber(peer), TrainOf(bytes, segment));
+    const uint32_t taken =
+        hub_.queue()->Push(shard, region, KeyNumber(peer), TrainOf(bytes, segment));
+    hub_.queue()->Flush(shard);
+    return taken;
   }
   // What relays brought for a shard, as "number of the region:bytes", "?" before it for no peer.
   Texts Received(uint32_t shard) {
     Texts all;
     PacketRing* ring = hub_.queue()->Received(shard);
     while (const PacketRecord* record = ring->Next()) {
-      const auto* data = reinterpret_cast<const char*>(record->packets.data);
-      all.push_back(absl::StrCat(record->peer == PeerId::kNone ? "?" : "",
-                                 RelayRegion(record->address), ":",
-                                 std::string(data, record->packets.size)));
-      EXPECT_EQ(record->packets.segment_size, record->packets.size);
+      ++trains_;
+      ForEachPiece(record->packets, 1, [&](const PacketTrain& packet) {
+        all.push_back(absl::StrCat(
+            record->peer == PeerId::kNone ? "?" : "", RelayRegion(record->address), ":",
+            std::string(reinterpret_cast<const char*>(packet.data), packet.size)));
+      });
     }
     ring->Release();
     return all;
@@ -109,6 +114,7 @@ class RelayHubTest : public testing::Test {
   PeerTable peers_{{}, &quiescence_};
   FakeRelays relays_;
   RelayHub hub_;
+  size_t trains_ = 0;  // of Received()
 };
 
 // An engine without relays pays nothing for the rings, and its packets for them are no queue's.
@@ -161,8 +167,12 @@ TEST_F(RelayHubTest, ATurnIsBounded) {
   ASSERT_TRUE(hub.SetMap(RelayMapOf({1})).ok());
   hub.SetPrivateKey(PrivateKey::Generate());
   const std::string small = "small", large(60'000, 'x');
-  for (int i = 0; i < 1000; ++i) hub.queue()->Push(0, 1, KeyNumber(1), TrainOf(small));
+  Add(2);
+  for (uint32_t i = 0; i < 1000; ++i) {  // of two peers by turns: trains of one packet
+    hub.queue()->Push(0, 1, KeyNumber(1 + i % 2), TrainOf(small));
+  }
   for (int i = 0; i < 50; ++i) hub.queue()->Push(1, 1, KeyNumber(1), TrainOf(large));
+  for (const uint32_t shard : {0, 1}) hub.queue()->Flush(shard);
   EXPECT_TRUE(hub.Run());
   size_t smalls = 0, larges = 0;
   for (const std::string& packet : relays_.at(1)->TakeSent()) {
@@ -204,6 +214,7 @@ TEST_F(RelayHubTest, RelayedPacketsGoToTheShardOfTheirPeer) {
   EXPECT_EQ(loops_[0].wakes(), before[0] + 1);  // once for all of them
   EXPECT_EQ(loops_[1].wakes(), before[1] + 1);
   EXPECT_EQ(Received(shard), (Texts{"1:one", "1:two", "1:three"}));
+  EXPECT_EQ(trains_, 2u);  // "three" is longer
   EXPECT_EQ(Received(1 - shard), Texts{"1:other"});
 }
 
