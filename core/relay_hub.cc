@@ -58,15 +58,17 @@ absl::Status RelayHub::SetMap(std::optional<derp::RelayMap> map) {
     }
     if (absl::Status status = env_.connector->Prepare(); !status.ok()) return status;
   }
-  routes_.SetMap(std::move(map));
+  const bool changed = routes_.SetMap(std::move(map));
   OpenOrCloseRings();
+  if (changed && routes_.has_map() && update_wanted_) update_wanted_("relay map");
   return absl::OkStatus();
 }
 
 void RelayHub::SetPrivateKey(PrivateKey key) {
   if (closed_) return;
-  routes_.SetPrivateKey(std::move(key));
+  const RelayRoutes::KeyChange change = routes_.SetPrivateKey(std::move(key));
   OpenOrCloseRings();
+  if (change == RelayRoutes::KeyChange::kFirst && update_wanted_) update_wanted_("private key");
 }
 
 void RelayHub::OpenOrCloseRings() {

@@ -10,9 +10,11 @@
 #include <chrono>
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -63,6 +65,10 @@ class RelayHub final : public ControlPart, private RelayReceiver {
   // Spec: DERP-7, PEER-3. The map has been checked. Errors leave what there was.
   absl::Status SetMap(std::optional<derp::RelayMap> map);
   void SetPrivateKey(PrivateKey key);
+  // Called when our own endpoints are to be looked at again: another map, the first key (spec:
+  // DERP-7, PEER-3).
+  using UpdateWanted = std::function<void(absl::string_view reason)>;
+  void SetUpdateWanted(UpdateWanted wanted) { update_wanted_ = std::move(wanted); }
   // Sets `home` and `relays`.
   void AddStatus(EngineStatus* status) const;
   // What a netcheck says, and the home that follows (spec: EP-6, EP-7).
@@ -108,6 +114,7 @@ class RelayHub final : public ControlPart, private RelayReceiver {
   PublicKey found_key_;
   const Peer* found_ = nullptr;
   bool closed_ = false;
+  UpdateWanted update_wanted_;
   RateLimit unknown_log_{std::chrono::minutes(1)};
 };
 

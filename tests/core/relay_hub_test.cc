@@ -288,6 +288,19 @@ TEST_F(RelayHubTest, AMapThatCannotBeUsedChangesNothing) {
   EXPECT_EQ(status.relays.size(), 1u);
 }
 
+// spec: DERP-7, PEER-3
+TEST_F(RelayHubTest, ChangesAskForAnEndpointUpdate) {
+  Texts reasons;
+  hub_.SetUpdateWanted([&reasons](absl::string_view reason) { reasons.emplace_back(reason); });
+  ASSERT_TRUE(hub_.SetMap(RelayMapOf({1})).ok());
+  ASSERT_TRUE(hub_.SetMap(RelayMapOf({1})).ok());
+  hub_.SetPrivateKey(PrivateKey::Generate());
+  hub_.SetPrivateKey(PrivateKey::Generate());
+  EXPECT_EQ(reasons, (Texts{"relay map", "private key"}));
+  ASSERT_TRUE(hub_.SetMap(std::nullopt).ok());
+  EXPECT_EQ(reasons.size(), 2u);
+}
+
 // spec: EP-6: regions of peers are those of their first relay, as they change.
 TEST_F(RelayHubTest, HomeIsWherePeersAre) {
   RelayOptions options = Options();
