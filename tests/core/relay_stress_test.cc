@@ -127,84 +127,98 @@ class CheckingHandler final : public Handler {
   std::array<Seen, kPeers> seen_;
 };
 
-TEST(RelayStressTest, EverythingComesBackOrIsCounted) {
-  EngineOptions options;
-  options.shards = 2;
-  options.pin_threads = false;
-  options.ipv6 = false;
-  options.relay.ring_packets = 256;
-  options.io.backend = io::Backend::kMmsg;
-  internal::EngineLoops loops;
-  for (int i = 0; i < 2; ++i) loops.shards.push_back(*io::CreateLoop(options.io));
-  loops.control = *io::CreateLoop(options.io);
-  std::atomic<uint64_t> echoed{0}, sent{0};
-  CheckingHandler handler;
-  internal::EngineParts parts;
-  parts.connector = [&echoed](io::Loop* loop, TimerQueue* timers) {
-    return std::make_unique<EchoConnector>(loop, timers, &echoed);
-  };
-  auto created = internal::EngineImpl::Create(
-      options, &handler, std::move(loops), internal::EngineImpl::Threads::kOwn, std::move(parts));
-  ASSERT_TRUE(created.ok()) << created.status().ToString();
-  internal::EngineImpl& engine = **created;
-  std::array<PeerId, kPeers> peers;
-  for (uint32_t i = 0; i < kPeers; ++i) {
-    peers[i] = *engine.CreateEndpoint(KeyNumber(i), i % 2 == 0 ? "127.3.3.40:1" : "127.3.3.40:2");
+class RelayStressTest : public testing::Test {
+ protected:
+  void StartEngine() {
+    EngineOptions options;
+    options.shards = 2;
+    options.pin_threads = false;
+    options.ipv6 = false;
+    options.relay.ring_packets = 256;
+    options.io.backend = io::Backend::kMmsg;
+    internal::EngineLoops loops;
+    for (int i = 0; i < 2; ++i) loops.shards.push_back(*io::CreateLoop(options.io));
+    loops.control = *io::CreateLoop(options.io);
+    internal::EngineParts parts;
+    parts.connector = [this](io::Loop* loop, TimerQueue* timers) {
+      return std::make_unique<EchoConnector>(loop, timers, &echoed_);
+    };
+    auto created =
+        internal::EngineImpl::Create(options, &handler_, std::move(loops),
+                                     internal::EngineImpl::Threads::kOwn, std::move(parts));
+    ASSERT_TRUE(created.ok()) << created.status().ToString();
+    engine_ = *std::move(created);
+    for (uint32_t i = 0; i < kPeers; ++i) {
+      peers_[i] =
+          *engine_->CreateEndpoint(KeyNumber(i), i % 2 == 0 ? "127.3.3.40:1" : "127.3.3.40:2");
+    }
+    ASSERT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2})).ok());
+    ASSERT_TRUE(engine_->SetPrivateKey(PrivateKey::Generate()).ok());
   }
-  ASSERT_TRUE(engine.SetRelayMap(RelayMapOf({1, 2})).ok());
-  ASSERT_TRUE(engine.SetPrivateKey(PrivateKey::Generate()).ok());
-
-  std::atomic<bool> stop{false};
-  std::vector<std::thread> threads;
-  for (uint32_t thread = 0; thread < 2; ++thread) {
-    threads.emplace_back([&, thread] {
-      const auto sender = *engine.NewSender();
-      for (uint32_t number = 0; !stop.load(); ++number) {
-        for (uint32_t peer = thread; peer < kPeers; peer += 2) {
-          sender->Send(peers[peer], TrainOf(Numbered(peer, number)));
-          sent.fetch_add(1, std::memory_order_relaxed);
-        }
-        sender->Flush();
-        if (number % 16 == 0) std::this_thread::yield();
+  // One thread's packets, for every second peer.
+  void SendAll(uint32_t first) {
+    const auto sender = *engine_->NewSender();
+    for (uint32_t number = 0; !stop_.load(); ++number) {
+      for (uint32_t peer = first; peer < kPeers; peer += 2) {
+        sender->Send(peers_[peer], TrainOf(Numbered(peer, number)));
+        sent_.fetch_add(1, std::memory_order_relaxed);
       }
-    });
+      sender->Flush();
+      if (number % 16 == 0) std::this_thread::yield();
+    }
   }
-  // Changes now and then; in between, traffic has to get through.
-  for (int round = 0; round < 12; ++round) {
-    const uint64_t before = handler.received.load();
-    ASSERT_TRUE(WaitUntil([&] { return handler.received.load() > before + 200; })) << round;
+  void Change(int round) {
     switch (round % 4) {
       case 0:
-        EXPECT_TRUE(engine.SetRelayMap(std::nullopt).ok());
-        EXPECT_TRUE(engine.SetRelayMap(RelayMapOf({1, 2})).ok());
+        EXPECT_TRUE(engine_->SetRelayMap(std::nullopt).ok());
+        EXPECT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2})).ok());
         break;
       case 1:
-        EXPECT_TRUE(engine.SetPrivateKey(PrivateKey::Generate()).ok());
+        EXPECT_TRUE(engine_->SetPrivateKey(PrivateKey::Generate()).ok());
         break;
       case 2: {
         std::vector<PublicKey> keys;
         for (uint32_t i = 1; i < kPeers; ++i) keys.push_back(KeyNumber(i));
-        EXPECT_TRUE(engine.UpdatePeers(keys).ok());  // without the first one, from now on
+        EXPECT_TRUE(engine_->UpdatePeers(keys).ok());  // without the first one, from now on
         break;
       }
       case 3:
-        EXPECT_EQ(engine.Status().relays.empty(), false);
-        EXPECT_TRUE(engine.SetRelayMap(RelayMapOf({1, 2, 3})).ok());
-        EXPECT_TRUE(engine.SetRelayMap(RelayMapOf({1, 2})).ok());
+        EXPECT_FALSE(engine_->Status().relays.empty());
+        EXPECT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2, 3})).ok());
+        EXPECT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2})).ok());
         break;
     }
   }
+
+  std::atomic<uint64_t> echoed_{0}, sent_{0};
+  std::atomic<bool> stop_{false};
+  CheckingHandler handler_;
+  std::unique_ptr<internal::EngineImpl> engine_;
+  std::array<PeerId, kPeers> peers_{};
+};
+
+TEST_F(RelayStressTest, EverythingComesBackOrIsCounted) {
+  StartEngine();
+  ASSERT_NE(engine_, nullptr);
+  std::thread threads[] = {std::thread([this] { SendAll(0); }),
+                           std::thread([this] { SendAll(1); })};
+  // Changes now and then; in between, traffic has to get through.
+  for (int round = 0; round < 12; ++round) {
+    const uint64_t before = handler_.received.load();
+    EXPECT_TRUE(WaitUntil([&] { return handler_.received.load() > before + 200; })) << round;
+    Change(round);
+  }
   // Close while packets are under way in every ring.
-  engine.Close();
-  stop.store(true);
+  engine_->Close();
+  stop_.store(true);
   for (std::thread& thread : threads) thread.join();
-  handler.Check();
-  const CounterSnapshot counters = engine.Counters();
+  handler_.Check();
+  const CounterSnapshot counters = engine_->Counters();
   const CounterSnapshot::Path& relay = counters.paths[static_cast<size_t>(PathKind::kRelay)];
   uint64_t ends = relay.tx_packets + relay.rx_packets;
   for (const uint64_t drop : counters.drops) ends += drop;
-  EXPECT_EQ(ends, sent.load() + echoed.load()) << counters.ToString();
-  EXPECT_EQ(relay.rx_packets, handler.received.load());
+  EXPECT_EQ(ends, sent_.load() + echoed_.load()) << counters.ToString();
+  EXPECT_EQ(relay.rx_packets, handler_.received.load());
   EXPECT_EQ(relay.rx_bytes, 12 * relay.rx_packets);
 }
 
