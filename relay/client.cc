@@ -265,7 +265,12 @@ void Client::OnForwardPacket(derp::ServerSession&, const derp::ForwardPacketFram
   derp::EncodeRecvPacketHeader(frame.source, frame.packet.size(), header);
   if (!worker_->Deliver(route.ref, header, frame.packet, receive_now_)) {
     ++counters.dropped_unknown;
+    return;
   }
+  if (last_key_ == frame.source && last_.route.ref == route.ref) return;
+  last_key_ = frame.source;
+  last_.route.ref = route.ref;
+  worker_->NoteForwarded(frame.source, route.ref);
 }
 
 void Client::OnWatchConns(derp::ServerSession&) {

@@ -27,8 +27,13 @@ class Worker;
 // For the thread of its worker, which owns it and outlives it.
 class Connection : public io::StreamHandler, private derp::TlsSink, private derp::TlsEvents {
  public:
-  // Room in the stream's queue that packets leave to handshakes.
-  static constexpr uint32_t kHandshakeRoom = 32 << 10;
+  // Room in the stream's queue that packets leave to what TLS has to say beside them.
+  static constexpr uint32_t kHandshakeRoom = 8 << 10;
+  // A stream tells that it is writable when its queue is half empty. With less than this of
+  // QueueLimits::stream_bytes a record might not fit then.
+  static constexpr uint32_t kMinStreamBytes = 64 << 10;
+  static_assert((kMinStreamBytes - kHandshakeRoom) / 2 >=
+                derp::kMaxTlsPlaintext + derp::kMaxTlsOverhead);
 
   Connection(Worker* worker, const ConnectionRef& ref, const Endpoint& remote);
   ~Connection() override;

@@ -49,8 +49,10 @@ struct QueueLimits {
   // Of all clients of a worker together. As it fills, the bound of each queue shrinks to what is
   // left, so that a few that read nothing cannot take it all.
   size_t worker_bytes = size_t{256} << 20;
-  // Bytes sealed and handed to the stream, which can no longer be dropped.
-  uint32_t stream_bytes = 256 << 10;
+  // Bytes sealed and handed to the stream, which can no longer be dropped. What a turn may read
+  // (LoopOptions::stream_buffers) should fit, so that one flow alone is not cut short; 64 KiB or
+  // more.
+  uint32_t stream_bytes = 512 << 10;
   // A client whose stream takes nothing for so long is closed (spec: derp.md).
   Duration write_timeout = std::chrono::seconds(2);
   // Packets on their way from one worker to another, per pair.

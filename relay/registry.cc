@@ -56,7 +56,9 @@ void Registry::Tell(Notice::Kind kind, const PublicKey& key, const ConnectionRef
 
 bool Registry::Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, bool* duplicate) {
   const std::lock_guard lock(mutex_);
-  if (!mesh && allow_ != nullptr && !allow_->contains(key)) return false;
+  *duplicate = false;
+  if (mesh) return ++totals_.clients, true;
+  if (allow_ != nullptr && !allow_->contains(key)) return false;
   Entry& entry = entries_[key];
   *duplicate = !entry.clients.empty();
   for (const ConnectionRef& other : entry.clients) Tell(Notice::Kind::kDuplicate, key, other);

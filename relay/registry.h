@@ -33,8 +33,9 @@ class Registry {
   void SetAllowList(std::shared_ptr<const AllowList> allow);
   bool Allowed(const PublicKey& key) const;
 
-  // A client has proved its key. False if it is not on the allow-list; else it ends in Logout().
-  // `duplicate`: the key has other connections; they have been told.
+  // A client has proved its key; a server of the mesh has, which is no destination. False if it is
+  // not on the allow-list; else it ends in Logout(). `duplicate`: the key has other connections;
+  // they have been told.
   bool Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, bool* duplicate);
   // True if the key has no connection left here, nor in the mesh.
   bool Logout(const PublicKey& key, const ConnectionRef& ref);

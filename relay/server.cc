@@ -14,7 +14,6 @@ namespace ringsock::relay {
 namespace {
 
 constexpr int kMaxWorkers = 256;
-// Receive buffers of a worker: a turn reads at most so many times 16 KiB.
 constexpr Duration kAskTimeout = std::chrono::seconds(2);
 
 absl::Status Bad(absl::string_view option, absl::string_view why) {
@@ -28,9 +27,6 @@ absl::Status Check(const Options& options) {
     if (address.tls && options.tls == nullptr) {
       return Bad("listen", absl::StrCat(address.endpoint.ToString(), " wants TLS, none is set up"));
     }
-    if (options.workers > 1 && address.endpoint.port == 0) {
-      return Bad("listen", "port 0 is for one worker: several must share a port");
-    }
   }
   if (options.workers < 1 || options.workers > kMaxWorkers) {
     return Bad("workers", absl::StrCat(options.workers, " is not 1 to ", kMaxWorkers));
@@ -42,8 +38,8 @@ absl::Status Check(const Options& options) {
   if (queues.worker_bytes < 2 * queues.max_bytes) {
     return Bad("queues.worker_bytes", "less than two full queues");
   }
-  if (queues.stream_bytes < 2 * derp::kMaxTlsPlaintext) {
-    return Bad("queues.stream_bytes", "less than two TLS records");
+  if (queues.stream_bytes < Connection::kMinStreamBytes) {
+    return Bad("queues.stream_bytes", "less than 64 KiB");
   }
   if (queues.max_age <= Duration::zero() || queues.write_timeout <= Duration::zero()) {
     return Bad("queues", "max_age and write_timeout must be positive");
@@ -52,6 +48,11 @@ absl::Status Check(const Options& options) {
     return Bad("limits.max_connections_per_key", "0 lets nobody in");
   }
   if (!options.mesh.empty() && options.mesh_key.IsZero()) return Bad("mesh", "no mesh key");
+  for (const MeshPeer& peer : options.mesh) {
+    if (peer.tls && options.mesh_tls == nullptr) {
+      return Bad("mesh", absl::StrCat(peer.address.ToString(), " wants TLS, none is set up"));
+    }
+  }
   return absl::OkStatus();
 }
 
@@ -83,7 +84,8 @@ ServerImpl::ServerImpl(Options options) : options_(std::move(options)) {
 
 ServerImpl::~ServerImpl() {
   Stop(Duration::zero());
-  workers_.clear();
+  // Without threads nobody has ended them. What one closes is told to all.
+  for (const auto& worker : workers_) worker->End();
 }
 
 // ---- Start ----
@@ -102,18 +104,25 @@ absl::Status ServerImpl::OpenWorkers() {
   registry_ = std::make_unique<Registry>(options_.limits, std::move(mailboxes));
   registry_->SetAllowList(options_.allow);
   shared_.registry = registry_.get();
+  std::vector<ListenAddress> addresses = options_.listen;
   for (const auto& worker : workers_) {
     worker->OpenRings();
     std::vector<Endpoint> endpoints;
-    if (auto status = worker->Listen(options_.listen, &endpoints); !status.ok()) return status;
-    endpoints_ = std::move(endpoints);
+    if (auto status = worker->Listen(addresses, &endpoints); !status.ok()) return status;
+    if (endpoints_.empty()) endpoints_ = endpoints;
+    // Where the kernel chose a port for the first, the others share it.
+    for (size_t i = 0; i < addresses.size(); ++i) {
+      addresses[i].endpoint.port = endpoints[i].port;
+    }
   }
+  workers_.front()->OpenMesh(options_.mesh, &mesh_login_);
   return absl::OkStatus();
 }
 
 absl::Status ServerImpl::Open() {
   auto status = OpenWorkers();
   if (!status.ok()) {
+    for (const auto& worker : workers_) worker->End();
     workers_.clear();
     endpoints_.clear();
   }

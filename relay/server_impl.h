@@ -38,6 +38,8 @@ class ServerImpl final : public Server {
   bool AskAll(const Mailbox::Call& call, Duration within);
 
   Options options_;
+  // Meshed servers know one another by the mesh key; this only has to be one that nobody else has.
+  const PrivateKey mesh_login_ = PrivateKey::Generate();
   WorkerShared shared_;
   std::unique_ptr<Registry> registry_;
   std::vector<std::unique_ptr<Worker>> workers_;

@@ -12,6 +12,10 @@ constexpr Duration kLongestTurn = std::chrono::seconds(10);
 // While it stops: closed streams are gone only turns later, and nobody wakes the loop for that.
 constexpr Duration kStoppingTurn = std::chrono::milliseconds(10);
 constexpr Route kNoRoute{};
+// Pairs of a client of a meshed server and one of ours, of which the latter is told when the former
+// goes. 3 MB.
+constexpr size_t kMaxForwardedPairs = 1 << 16;
+constexpr size_t kMaxForwardedTo = 64;  // of one source
 
 }  // namespace
 
@@ -74,6 +78,7 @@ void Worker::Run() {
 void Worker::End() {
   if (loop_ == nullptr) return;
   mailbox_.SetLoop(nullptr);
+  for (const auto& dialer : dialers_) dialer->Stop();
   for (Slot& slot : slots_) {
     if (slot.connection != nullptr) slot.connection->Close(&Counters::closed_stopping, false);
   }
@@ -148,6 +153,14 @@ io::StreamHandler* Worker::OnAccept(io::StreamId listener, io::StreamId stream,
   return client;
 }
 
+MeshLink* Worker::AddMeshLink(MeshDialer* dialer) {
+  const ConnectionRef ref = NewRef();
+  auto owned = std::make_unique<MeshLink>(dialer, ref);
+  MeshLink* link = owned.get();
+  slots_[ref.slot].connection = std::move(owned);
+  return link;
+}
+
 void Worker::Bury(Connection* connection) {
   const uint32_t slot = connection->ref().slot;
   ++slots_[slot].generation;
@@ -185,11 +198,43 @@ void Worker::SetRoute(const PublicKey& key, const Route& route) {
   const bool is_here = route.kind == Route::Kind::kClient;
   if (route.kind == Route::Kind::kNone) {
     routes_.erase(key);
+    TellForwardedGone(key);
   } else {
     routes_[key] = route;
   }
   if (was_here == is_here) return;
   for (Client* watcher : watchers_) watcher->Watch(key, is_here);
+}
+
+// ---- Mesh ----
+
+void Worker::OpenMesh(const std::vector<MeshPeer>& peers, const PrivateKey* key) {
+  for (const MeshPeer& peer : peers) {
+    dialers_.push_back(std::make_unique<MeshDialer>(this, &peer, key));
+    dialers_.back()->Dial();
+  }
+}
+
+void Worker::NoteForwarded(const PublicKey& source, const ConnectionRef& to) {
+  std::vector<ConnectionRef>& known = forwarded_[source];
+  if (std::find(known.begin(), known.end(), to) != known.end()) return;
+  if (known.size() >= kMaxForwardedTo || forwarded_pairs_ >= kMaxForwardedPairs) {
+    ++counters_.peers_forgotten;
+    if (known.empty()) forwarded_.erase(source);
+    return;
+  }
+  known.push_back(to);
+  ++forwarded_pairs_;
+}
+
+void Worker::TellForwardedGone(const PublicKey& source) {
+  const auto found = forwarded_.find(source);
+  if (found == forwarded_.end()) return;
+  for (const ConnectionRef& to : found->second) {
+    registry().Post(to.worker, {Notice::Kind::kPeerGone, source, {Route::Kind::kClient, to}});
+  }
+  forwarded_pairs_ -= found->second.size();
+  forwarded_.erase(found);
 }
 
 void Worker::AddWatcher(Client* client) {
@@ -282,6 +327,7 @@ void Worker::BeginStop(Instant deadline) {
   stop_deadline_ = std::min(stop_deadline_, deadline);
   for (const Listener& listener : listeners_) streams_->Close(listener.id);
   listeners_.clear();
+  for (const auto& dialer : dialers_) dialer->Stop();
   for (const Slot& slot : slots_) {
     if (slot.client != nullptr) slot.client->Stop(now_);
   }

@@ -22,6 +22,7 @@
 #include "relay/counters.h"
 #include "relay/frame_ring.h"
 #include "relay/mailbox.h"
+#include "relay/mesh_link.h"
 #include "relay/options.h"
 #include "relay/registry.h"
 #include "relay/route.h"
@@ -58,6 +59,8 @@ class Worker final : private io::ListenHandler {
   // Closes everything, and the loop: on its own thread.
   void End();
 
+  // Dials the other servers of its region, with `key`.
+  void OpenMesh(const std::vector<MeshPeer>& peers, const PrivateKey* key);
   // Asks clients to go and ends when they are gone, or at the deadline.
   void BeginStop(Instant deadline);
   bool stopping() const { return stopping_; }
@@ -100,6 +103,10 @@ class Worker final : private io::ListenHandler {
   // As Deliver(), as a ForwardPacket frame to a meshed server.
   bool Forward(const ConnectionRef& link, const PublicKey& source, const PublicKey& destination,
                derp::Bytes packet, Instant now);
+  MeshLink* AddMeshLink(MeshDialer* dialer);
+  // A packet of `source`, a client of a meshed server, has gone to a client here, who is told when
+  // `source` goes.
+  void NoteForwarded(const PublicKey& source, const ConnectionRef& to);
   void AddWatcher(Client* client);
   void RemoveWatcher(Client* client) { std::erase(watchers_, client); }
 
@@ -123,6 +130,7 @@ class Worker final : private io::ListenHandler {
   void ReadMail();
   void OnNotice(const Notice& notice);
   void SetRoute(const PublicKey& key, const Route& route);
+  void TellForwardedGone(const PublicKey& source);
   void DrainRings();
   void FlushDirty();
   void PublishRings();
@@ -147,6 +155,10 @@ class Worker final : private io::ListenHandler {
   std::vector<Connection*> dirty_, flushing_;
   std::vector<std::unique_ptr<Connection>> dead_;
   std::vector<Client*> watchers_;
+  std::vector<std::unique_ptr<MeshDialer>> dialers_;
+  // Who got packets from clients of meshed servers; `forwarded_pairs_` in all.
+  absl::flat_hash_map<PublicKey, std::vector<ConnectionRef>> forwarded_;
+  size_t forwarded_pairs_ = 0;
 
   absl::flat_hash_map<PublicKey, Route> routes_;
   uint64_t routes_version_ = 1;

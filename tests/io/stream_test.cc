@@ -107,6 +107,41 @@ TEST_P(StreamTest, HoldsBackASenderWhoseReceiverPauses) {
   EXPECT_EQ(a->writables, writables + 1);
 }
 
+TEST_P(StreamTest, TellsThoseWhoAskWhenThereIsRoom) {
+  ConnectConfig config;
+  config.options.send_queue = 64 << 10;
+  auto [a, b] = Pair(config);
+  ASSERT_NE(b, nullptr);
+  // With an empty queue at once, and once.
+  a->loop->NotifyWritable(a->id);
+  ASSERT_TRUE(Until([&, &a = a] { return a->writables == 1; }, "writable"));
+  Settle();
+  EXPECT_EQ(a->writables, 1);
+  // With a full one when it has been sent.
+  b->loop->SetReceiving(b->id, false);
+  for (size_t idle = 0; idle < 200; world_->Turn()) {
+    const size_t room = a->loop->SendRoom(a->id);
+    idle = room == 0 ? idle + 1 : 0;
+    a->SendNext(room);
+  }
+  a->loop->NotifyWritable(a->id);
+  Settle();
+  EXPECT_EQ(a->writables, 1);
+  b->loop->SetReceiving(b->id, true);
+  ASSERT_TRUE(Until([&, &a = a] { return a->writables == 2; }, "writable again"));
+  a->loop->NotifyWritable(kNoStream);  // nothing happens
+}
+
+TEST_P(StreamTest, AckedBytesGrowAsLongAsTheOtherSideTakesThem) {
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  const uint64_t before = a->loop->AckedBytes(a->id);
+  ASSERT_EQ(a->SendNext(100'000), 100'000u);
+  ASSERT_TRUE(Until(
+      [&, &a = a] { return a->loop->AckedBytes(a->id) >= before + 100'000; }, "acknowledged"));
+  EXPECT_EQ(a->loop->AckedBytes(kNoStream), 0u);
+}
+
 TEST_P(StreamTest, TellsOfTheEndAfterThePause) {
   auto [a, b] = Pair();
   ASSERT_NE(b, nullptr);

@@ -9,13 +9,8 @@ derp::Bytes AsBytes(const std::string& text) { return std::as_bytes(std::span(te
 
 }  // namespace
 
-TestClient::TestClient(io::SimNetwork* net, io::HostId host, PrivateKey key, const Endpoint& relay,
-                       Config config)
-    : net_(net),
-      key_(std::move(key)),
-      public_key_(key_.Public()),
-      config_(std::move(config)),
-      loop_(net->CreateLoop(host, {})) {
+TestClient::TestClient(io::Loop* loop, PrivateKey key, const Endpoint& relay, Config config)
+    : loop_(loop), key_(std::move(key)), public_key_(key_.Public()), config_(std::move(config)) {
   if (config_.login) {
     derp::ClientSessionOptions options;
     options.http.host = "relay.test";
@@ -23,45 +18,57 @@ TestClient::TestClient(io::SimNetwork* net, io::HostId host, PrivateKey key, con
     session_ = std::make_unique<derp::ClientSession>(std::move(options), &key_, &random_,
                                                      static_cast<derp::ClientEvents*>(this));
   }
+  if (config_.tls != nullptr) {
+    auto tls = derp::TlsSession::NewClient(config_.tls, config_.target, this, this);
+    EXPECT_TRUE(tls.ok()) << tls.status();
+    tls_ = std::move(tls).value();
+  }
   io::ConnectConfig connect;
   connect.to = relay;
+  connect.options.receive_buffer = config_.receive_buffer;
   const auto stream = loop_->streams()->Connect(connect, this);
   EXPECT_TRUE(stream.ok()) << stream.status();
   stream_ = stream.value_or(io::kNoStream);
-  net->SetRunner(loop_.get(), [this] {
-    loop_->Poll(net_->now());
-    return Instant::max();
-  });
 }
 
-TestClient::~TestClient() = default;
+// Its loop may live on.
+TestClient::~TestClient() { loop_->streams()->Abort(stream_); }
 
 void TestClient::OnConnect(io::StreamId) {
   connected = true;
+  if (tls_ == nullptr) return StartSession();
+  if (const auto status = tls_->Start(); !status.ok()) Fail(status);
+}
+
+void TestClient::StartSession() {
   if (session_ == nullptr) return;
-  const auto status = session_->Start(net_->now(), net_->now() + derp::kConnectTimeout, nullptr);
+  const auto status = session_->Start(now(), now() + derp::kConnectTimeout, nullptr);
   EXPECT_TRUE(status.ok()) << status;
   SendOutput();
 }
 
 void TestClient::OnReceive(io::StreamId, std::span<std::byte> bytes) {
   bytes_received += bytes.size();
-  if (session_ == nullptr) {
-    raw.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
-    return;
-  }
-  if (const auto status = session_->Receive(bytes, net_->now()); !status.ok()) {
-    closed = true;
-    why = status;
-    return;
-  }
-  SendOutput();
+  const auto status = tls_ != nullptr ? tls_->Receive(bytes) : OnPlaintext(bytes);
+  if (!status.ok()) Fail(status);
 }
 
-void TestClient::OnClose(io::StreamId, const absl::Status& status) {
+absl::Status TestClient::OnPlaintext(std::span<std::byte> bytes) {
+  if (session_ == nullptr) {
+    raw.append(reinterpret_cast<const char*>(bytes.data()), bytes.size());
+    return absl::OkStatus();
+  }
+  auto status = session_->Receive(bytes, now());
+  SendOutput();
+  return status;
+}
+
+void TestClient::Fail(const absl::Status& status) {
   closed = true;
   why = status;
 }
+
+void TestClient::OnClose(io::StreamId, const absl::Status& status) { Fail(status); }
 
 void TestClient::OnPacket(const PublicKey& source, derp::Bytes packet) {
   packets.emplace_back(source,
@@ -70,29 +77,33 @@ void TestClient::OnPacket(const PublicKey& source, derp::Bytes packet) {
 }
 
 void TestClient::SendOutput() {
-  const derp::Bytes output = session_->output();
-  session_->ConsumeOutput(loop_->streams()->Send(stream_, output));
+  if (session_->output().empty()) return;
+  if (SendBytes(session_->output())) session_->ConsumeOutput(session_->output().size());
+}
+
+bool TestClient::SendBytes(derp::Bytes bytes) {
+  if (loop_->streams()->SendRoom(stream_) < bytes.size() + 8 * derp::kMaxTlsOverhead) return false;
+  const size_t sent = tls_ != nullptr ? tls_->Send(bytes) : loop_->streams()->Send(stream_, bytes);
+  EXPECT_EQ(sent, bytes.size());
+  return true;
 }
 
 bool TestClient::Send(const PublicKey& to, const std::string& packet) {
   std::vector<std::byte> frame(derp::kPacketHeaderSize + packet.size());
   size_t size = 0;
-  const auto result = session_->SendPacket(to, AsBytes(packet), net_->now(), frame, &size);
+  const auto result = session_->SendPacket(to, AsBytes(packet), now(), frame, &size);
   EXPECT_EQ(result, derp::ClientSession::SendResult::kOk);
-  if (loop_->streams()->SendRoom(stream_) < size) return false;
-  return loop_->streams()->Send(stream_, derp::Bytes(frame).first(size)) == size;
+  return SendBytes(derp::Bytes(frame).first(size));
 }
 
 void TestClient::Forward(const PublicKey& source, const PublicKey& to, const std::string& packet) {
   std::vector<std::byte> frame(derp::kForwardHeaderSize + packet.size());
   size_t size = 0;
   session_->ForwardPacket(source, to, AsBytes(packet), frame, &size);
-  loop_->streams()->Send(stream_, derp::Bytes(frame).first(size));
+  SendBytes(derp::Bytes(frame).first(size));
 }
 
-bool TestClient::SendRaw(const std::string& bytes) {
-  return loop_->streams()->Send(stream_, AsBytes(bytes)) == bytes.size();
-}
+bool TestClient::SendRaw(const std::string& bytes) { return SendBytes(AsBytes(bytes)); }
 
 std::string TestClient::Text(const TestClient* from) const {
   std::string text;
@@ -102,36 +113,46 @@ std::string TestClient::Text(const TestClient* from) const {
   return text;
 }
 
-void RelayTest::Start(int workers) {
-  options_.identity = &identity_;
-  options_.workers = workers;
-  options_.listen = {{{IpAddress::AnyV4(), kRelayPort, 0}, /*tls=*/false}};
-  options_.make_loop = [this](int worker) -> absl::StatusOr<std::unique_ptr<io::Loop>> {
-    relay_hosts_.push_back(net_.AddHost(absl::StrCat("relay", worker), {RelayAt(worker).ip}));
-    auto loop = net_.CreateLoop(relay_hosts_.back(), options_.loop);
+std::unique_ptr<ServerImpl> RelayTest::Open(Options options, int workers) {
+  const size_t first = relay_hosts_.size();
+  if (options.identity == nullptr) options.identity = &identity_;
+  options.random = &random_;
+  options.workers = workers;
+  options.listen = {{{IpAddress::AnyV4(), kRelayPort, 0}, /*tls=*/false}};
+  options.make_loop = [this](int) -> absl::StatusOr<std::unique_ptr<io::Loop>> {
+    const size_t host = relay_hosts_.size();
+    const IpAddress at = RelayAt(static_cast<int>(host)).ip;
+    relay_hosts_.push_back(net_.AddHost(absl::StrCat("relay", host), {at}));
+    auto loop = net_.CreateLoop(relay_hosts_.back(), {});
     relay_loops_.push_back(loop.get());
     return std::unique_ptr<io::Loop>(std::move(loop));
   };
-  Options options = std::move(options_);
-  server_ = std::make_unique<ServerImpl>(std::move(options));
-  const auto status = server_->Open();
-  ASSERT_TRUE(status.ok()) << status;
+  auto server = std::make_unique<ServerImpl>(std::move(options));
+  const auto status = server->Open();
+  EXPECT_TRUE(status.ok()) << status;
   for (int i = 0; i < workers; ++i) {
-    net_.SetRunner(relay_loops_[static_cast<size_t>(i)], [this, i] {
-      Worker& worker = server_->worker(static_cast<size_t>(i));
-      if (worker.stopped()) return Instant::max();
-      worker.Turn(net_.now());
-      return worker.NextDeadline();
+    Worker* worker = &server->worker(static_cast<size_t>(i));
+    net_.SetRunner(relay_loops_[first + static_cast<size_t>(i)], [this, worker] {
+      if (worker->stopped()) return Instant::max();
+      worker->Turn(net_.now());
+      return worker->NextDeadline();
     });
   }
+  return server;
 }
 
 TestClient& RelayTest::Join(uint8_t number, int worker, TestClient::Config config, bool wait) {
   const uint8_t host = next_host_++;
   const io::HostId id =
       net_.AddHost(absl::StrCat("client", host), {IpAddress::V4(203, 0, 113, host)});
+  loops_.push_back(net_.CreateLoop(id, {}));
+  io::SimLoop* loop = loops_.back().get();
+  net_.SetRunner(loop, [this, loop] {
+    loop->Poll(net_.now());
+    return Instant::max();
+  });
   clients_.push_back(
-      std::make_unique<TestClient>(&net_, id, KeyOf(number), RelayAt(worker), std::move(config)));
+      std::make_unique<TestClient>(loop, KeyOf(number), RelayAt(worker), std::move(config)));
   TestClient& client = *clients_.back();
   hosts_.emplace_back(&client, id);
   if (wait) RunUntil([&] { return client.ready(); }, "login");

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "derp/client_session.h"
+#include "derp/tls.h"
 #include "io/sim_network.h"
 #include "relay/server_impl.h"
 
@@ -28,19 +29,22 @@ inline PrivateKey KeyOf(uint8_t number) {
   return PrivateKey::FromBytes(bytes);
 }
 
-// A connection to a relay without TLS, on a loop of its own.
-class TestClient final : private io::StreamHandler, private derp::ClientEvents {
+// A connection to a relay, on whatever loop.
+class TestClient final : private io::StreamHandler,
+                         private derp::ClientEvents,
+                         private derp::TlsSink,
+                         private derp::TlsEvents {
  public:
   struct Config {
     derp::MeshKey mesh_key = {};
-    bool fast_start = false;
     bool login = true;  // false: bytes are those of SendRaw() alone
+    derp::TlsClientContext* tls = nullptr;
+    derp::TlsTarget target = {};
+    int receive_buffer = 0;
   };
 
-  TestClient(io::SimNetwork* net, io::HostId host, PrivateKey key, const Endpoint& relay)
-      : TestClient(net, host, std::move(key), relay, Config()) {}
-  TestClient(io::SimNetwork* net, io::HostId host, PrivateKey key, const Endpoint& relay,
-             Config config);
+  // The loop outlives it.
+  TestClient(io::Loop* loop, PrivateKey key, const Endpoint& relay, Config config);
   ~TestClient() override;
 
   const PublicKey& key() const { return public_key_; }
@@ -51,6 +55,7 @@ class TestClient final : private io::StreamHandler, private derp::ClientEvents {
   void Forward(const PublicKey& source, const PublicKey& to, const std::string& packet);
   bool SendRaw(const std::string& bytes);
   void SetReceiving(bool on) { loop_->streams()->SetReceiving(stream_, on); }
+  void Shutdown() { loop_->streams()->Shutdown(stream_); }
   void Close() { loop_->streams()->Close(stream_); }
   void Abort() { loop_->streams()->Abort(stream_); }
   // What came, as "packet|packet|" of one source or of all.
@@ -85,37 +90,54 @@ class TestClient final : private io::StreamHandler, private derp::ClientEvents {
   void OnPeerPresent(const derp::PeerPresentFrame& frame) override {
     present.push_back(frame.peer);
   }
+  size_t Room() const override { return loop_->streams()->SendRoom(stream_); }
+  void Write(std::span<const std::byte> bytes) override { loop_->streams()->Send(stream_, bytes); }
+  void OnHandshakeDone() override { StartSession(); }
+  absl::Status OnPlaintext(std::span<std::byte> bytes) override;
+  void StartSession();
   void SendOutput();
+  bool SendBytes(derp::Bytes bytes);
+  void Fail(const absl::Status& status);
+  Instant now() const { return loop_->clock().Now(); }
 
-  io::SimNetwork* const net_;
+  io::Loop* const loop_;
   const PrivateKey key_;
   const PublicKey public_key_;
   const Config config_;
   SeededRandom random_{7};
-  std::unique_ptr<io::SimLoop> loop_;
   io::StreamId stream_ = io::kNoStream;
+  std::unique_ptr<derp::TlsSession> tls_;
   std::unique_ptr<derp::ClientSession> session_;
 };
 
 // A relay of one or more workers, and the network it is on.
 class RelayTest : public testing::Test {
  protected:
-  RelayTest() { options_.random = &random_; }
   ~RelayTest() override {
     clients_.clear();
+    loops_.clear();
     if (HasFailure()) ADD_FAILURE() << net_.Describe();
   }
 
   // With options_, which may be changed before.
-  void Start(int workers = 1);
-  Endpoint RelayAt(int worker = 0) const {
+  void Start(int workers = 1) { server_ = Open(std::move(options_), workers); }
+  // A further one, on the hosts that follow.
+  std::unique_ptr<ServerImpl> Open(Options options, int workers);
+  static Endpoint RelayAt(int worker = 0) {
     return {IpAddress::V4(198, 51, 100, static_cast<uint8_t>(1 + worker)), kRelayPort, 0};
   }
   // On a host of its own. Logged in when it returns, unless told otherwise.
-  TestClient& Join(uint8_t number, int worker = 0, TestClient::Config config = {},
-                   bool wait = true);
-  void Leave(TestClient* client) {
-    std::erase_if(clients_, [client](const auto& c) { return c.get() == client; });
+  TestClient& Join(uint8_t number, int worker = 0) {
+    return Join(number, worker, TestClient::Config(), /*wait=*/true);
+  }
+  TestClient& Join(uint8_t number, int worker, TestClient::Config config, bool wait);
+  // One that only sends what it is told to.
+  TestClient& JoinRaw(int worker = 0) {
+    TestClient::Config config;
+    config.login = false;
+    TestClient& client = Join(99, worker, std::move(config), false);
+    RunUntil([&] { return client.connected; }, "connects");
+    return client;
   }
   void RunFor(Duration duration) { net_.RunFor(duration); }
   bool RunUntil(const std::function<bool()>& predicate, const char* what,
@@ -130,6 +152,7 @@ class RelayTest : public testing::Test {
   std::vector<io::HostId> relay_hosts_;
   std::vector<io::SimLoop*> relay_loops_;
   std::unique_ptr<ServerImpl> server_;
+  std::vector<std::unique_ptr<io::SimLoop>> loops_;  // of clients
   std::vector<std::unique_ptr<TestClient>> clients_;
   std::vector<std::pair<const TestClient*, io::HostId>> hosts_;
   uint8_t next_host_ = 1;

@@ -70,7 +70,7 @@ TEST_P(ServerTest, CarriesPacketsOfAllSizes) {
 TEST_P(ServerTest, PacketsThatFollowTheLoginAtOnceArrive) {
   StartHere();
   TestClient& b = Join(2, other());
-  TestClient& a = Join(1, 0, {}, /*wait=*/false);
+  TestClient& a = Join(1, 0, TestClient::Config(), /*wait=*/false);
   RunUntil([&] { return a.session().can_send(); }, "can send");
   ASSERT_TRUE(a.Send(b.key(), "early"));
   RunFor(seconds(1));
@@ -188,8 +188,7 @@ TEST_P(ServerTest, AStopTellsClientsSendsWhatWaitsAndEnds) {
   StartHere();
   TestClient& a = Join(1);
   TestClient& b = Join(2, other());
-  TestClient& late = Join(3, 0, {.mesh_key = {}, .fast_start = false, .login = false}, false);
-  RunUntil([&] { return late.connected; }, "connects");
+  TestClient& late = JoinRaw();
   RunFor(milliseconds(100));
   ASSERT_TRUE(a.Send(b.key(), "last words"));
   server_->Stop(seconds(5));
@@ -223,7 +222,7 @@ TEST_P(ServerTest, TheAllowListIsHeldAtLoginAndWhenItChanges) {
   StartHere();
   TestClient& a = Join(1);
   TestClient& b = Join(2, other());
-  TestClient& stranger = Join(3, 0, {}, /*wait=*/false);
+  TestClient& stranger = Join(3, 0, TestClient::Config(), /*wait=*/false);
   RunFor(seconds(1));
   EXPECT_FALSE(stranger.ready());
   EXPECT_TRUE(stranger.closed);
