@@ -1,58 +1,19 @@
 // The command line of ringsock-bench.
 #include "bench/options.h"
 
-#include <cmath>
-#include <functional>
 #include <map>
+#include <string>
+#include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "bench/flags.h"
 #include "bench/wire.h"
 
 namespace ringsock::bench {
 namespace {
-
-absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view wanted) {
-  return absl::InvalidArgumentError(absl::StrCat(flag, "=", value, ": ", wanted));
-}
-
-absl::Status ParseUint(absl::string_view flag, absl::string_view text, uint32_t low, uint32_t high,
-                       uint32_t* out) {
-  uint32_t value;
-  if (!absl::SimpleAtoi(text, &value) || value < low || value > high) {
-    return Bad(flag, text, absl::StrCat("must be a whole number from ", low, " to ", high));
-  }
-  *out = value;
-  return absl::OkStatus();
-}
-
-absl::Status ParseNumber(absl::string_view flag, absl::string_view text, double low, double high,
-                         double* out) {
-  double value;
-  if (!absl::SimpleAtod(text, &value) || !(value >= low && value <= high)) {
-    return Bad(flag, text, absl::StrFormat("must be a number from %g to %g", low, high));
-  }
-  *out = value;
-  return absl::OkStatus();
-}
-
-// "250000", "250k" or "1.5M".
-absl::Status ParseRate(absl::string_view flag, absl::string_view text, double* out) {
-  double factor = 1;
-  absl::string_view digits = text;
-  if (absl::EndsWithIgnoreCase(text, "k")) factor = 1e3;
-  if (absl::EndsWithIgnoreCase(text, "m")) factor = 1e6;
-  if (factor != 1) digits.remove_suffix(1);
-  double value;
-  if (!absl::SimpleAtod(digits, &value) || !(value * factor >= 0 && value * factor <= 1e9)) {
-    return Bad(flag, text, "must be packets a second such as 250000, 250k or 1.5M; 0 is flat out");
-  }
-  *out = value * factor;
-  return absl::OkStatus();
-}
 
 absl::Status ParseTopology(absl::string_view flag, absl::string_view text, TopologyKind* out) {
   for (const TopologyKind kind :
@@ -62,7 +23,7 @@ absl::Status ParseTopology(absl::string_view flag, absl::string_view text, Topol
       return absl::OkStatus();
     }
   }
-  return Bad(flag, text, "must be loopback, veth or niclike");
+  return BadFlag(flag, text, "must be loopback, veth or niclike");
 }
 
 struct KnownSubject {
@@ -101,57 +62,43 @@ absl::Status AddNamed(absl::string_view item, std::vector<SubjectSpec>* out) {
     if (parts.first != known.name) continue;
     uint32_t batch = 0;
     if (absl::StrContains(item, ':')) {
-      if (known.batches.empty()) return Bad("--subjects", item, "this one has no batch size");
+      if (known.batches.empty()) return BadFlag("--subjects", item, "this one has no batch size");
       const absl::Status status = ParseUint("--subjects (batch)", parts.second, 1, 64, &batch);
       if (!status.ok()) return status;
     }
     AddSubject(known, batch, out);
     return absl::OkStatus();
   }
-  return Bad("--subjects", item, absl::StrCat("no such subject; known are ", names, " and all"));
+  return BadFlag("--subjects", item,
+                 absl::StrCat("no such subject; known are ", names, " and all"));
 }
 
-using Setter = std::function<absl::Status(absl::string_view flag, absl::string_view value)>;
-
-Setter Uint(uint32_t low, uint32_t high, uint32_t* out) {
-  return [=](absl::string_view flag, absl::string_view value) {
-    return ParseUint(flag, value, low, high, out);
-  };
-}
-
-Setter Number(double low, double high, double* out) {
-  return [=](absl::string_view flag, absl::string_view value) {
-    return ParseNumber(flag, value, low, high, out);
-  };
-}
-
-std::map<std::string, Setter> Flags(Options* o) {
+FlagTable Flags(Options* o) {
   Traffic* t = &o->traffic;
+  const Setter topology = [=](auto flag, auto v) { return ParseTopology(flag, v, &o->topology); };
+  const Setter engine = [=](auto, auto value) { return ParseEngineOptions(value, &o->engine); };
+  const Setter subjects = [=](auto, auto value) {
+    auto parsed = ParseSubjects(value);
+    if (parsed.ok()) o->subjects = *std::move(parsed);
+    return parsed.status();
+  };
   return {
-      {"--rounds", Uint(1, 1000, &o->rounds)},
-      {"--seconds", Number(0.05, 3600, &o->seconds)},
-      {"--warmup", Number(0, 60, &o->warmup)},
-      {"--size", Uint(kMinSize, io::kMaxDatagram, &t->size)},
-      {"--train", Uint(1, io::kMaxTrainPackets, &t->train)},
-      {"--peers", Uint(1, 1u << 20, &t->peers)},
-      {"--window", Uint(1, 1u << 20, &t->window)},
-      {"--shards", Uint(1, 128, &o->shards)},
-      {"--load-threads", Uint(1, 64, &o->load_threads)},
-      {"--check", Uint(1, 1u << 20, &o->check)},
-      {"--rate", [=](auto flag, auto value) { return ParseRate(flag, value, &t->rate); }},
-      {"--topology", [=](auto flag, auto v) { return ParseTopology(flag, v, &o->topology); }},
-      {"--json",
-       [=](auto flag, auto value) {
-         o->json = std::string(value);
-         return value.empty() ? Bad(flag, value, "must be a file name or -") : absl::OkStatus();
-       }},
-      {"--subjects",
-       [=](auto, auto value) {
-         auto subjects = ParseSubjects(value);
-         if (subjects.ok()) o->subjects = *std::move(subjects);
-         return subjects.status();
-       }},
-      {"--engine-options", [=](auto, auto value) { return ParseEngineOptions(value, &o->engine); }},
+      {"--rounds", {UintFlag(1, 1000, &o->rounds)}},
+      {"--seconds", {NumberFlag(0.05, 3600, &o->seconds)}},
+      {"--warmup", {NumberFlag(0, 60, &o->warmup)}},
+      {"--size", {UintFlag(kMinSize, io::kMaxDatagram, &t->size)}},
+      {"--train", {UintFlag(1, io::kMaxTrainPackets, &t->train)}},
+      {"--peers", {UintFlag(1, 1u << 20, &t->peers)}},
+      {"--window", {UintFlag(1, 1u << 20, &t->window)}},
+      {"--shards", {UintFlag(1, 128, &o->shards)}},
+      {"--load-threads", {UintFlag(1, 64, &o->load_threads)}},
+      {"--check", {UintFlag(1, 1u << 20, &o->check)}},
+      {"--rate", {RateFlag(&t->rate)}},
+      {"--flood", SwitchFlag(&t->flood)},
+      {"--topology", {topology}},
+      {"--json", {TextFlag("must be a file name or -", &o->json)}},
+      {"--subjects", {subjects}},
+      {"--engine-options", {engine}},
   };
 }
 
@@ -164,7 +111,7 @@ absl::Status Check(const Options& options) {
         " bytes; the longest of this size is --train=", io::kMaxDatagram / t.size));
   }
   if (t.mode == Mode::kForward && t.peers % 2 != 0) {
-    return Bad("--peers", absl::StrCat(t.peers), "must be even: peer i sends to peer i^1");
+    return BadFlag("--peers", absl::StrCat(t.peers), "must be even: peer i sends to peer i^1");
   }
   if (t.flood && t.rate > 0) {
     return absl::InvalidArgumentError("--flood and --rate exclude each other");
@@ -196,7 +143,7 @@ absl::Status ApplyCommand(absl::string_view command, Options* options) {
 }
 
 absl::Status ParseSwitch(absl::string_view key, absl::string_view value, bool* out) {
-  if (value != "0" && value != "1") return Bad(key, value, "must be 0 or 1");
+  if (value != "0" && value != "1") return BadFlag(key, value, "must be 0 or 1");
   *out = value == "1";
   return absl::OkStatus();
 }
@@ -250,10 +197,10 @@ absl::Status ParseEngineOptions(absl::string_view text, io::LoopOptions* options
       {"gso", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gso); }},
       {"gro", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gro); }},
       {"zero_copy", [=](auto k, auto v) { return ParseSwitch(k, v, &options->zero_copy); }},
-      {"rx_buffers", Uint(1, 4096, &options->rx_buffers)},
-      {"rx_batch", Uint(1, 1024, &options->rx_batch)},
-      {"tx_queue", Uint(1, 16384, &options->tx_queue)},
-      {"tx_slabs", Uint(1, 8192, &options->tx_slabs)},
+      {"rx_buffers", UintFlag(1, 4096, &options->rx_buffers)},
+      {"rx_batch", UintFlag(1, 1024, &options->rx_batch)},
+      {"tx_queue", UintFlag(1, 16384, &options->tx_queue)},
+      {"tx_slabs", UintFlag(1, 8192, &options->tx_slabs)},
       {"spin_us",
        [&, options](absl::string_view k, absl::string_view v) {
          const absl::Status status = ParseUint(k, v, 0, 1'000'000, &spin_us);
@@ -267,7 +214,7 @@ absl::Status ParseEngineOptions(absl::string_view text, io::LoopOptions* options
     if (key == keys.end() || !absl::StrContains(item, '=')) {
       std::string names;
       for (const auto& [name, setter] : keys) absl::StrAppend(&names, " ", name);
-      return Bad("--engine-options", item, absl::StrCat("must be key=value; keys are", names));
+      return BadFlag("--engine-options", item, absl::StrCat("must be key=value; keys are", names));
     }
     const absl::Status status =
         key->second(absl::StrCat("--engine-options ", parts.first), parts.second);
@@ -297,34 +244,12 @@ absl::StatusOr<Options> ParseOptions(std::span<const char* const> arguments) {
   absl::Status status = ApplyCommand(command, &options);
   if (!status.ok()) return status;
 
-  const std::map<std::string, Setter> flags = Flags(&options);
-  for (size_t i = 1; i < arguments.size(); ++i) {
-    const absl::string_view argument = arguments[i];
-    if (argument == "--help" || argument == "-h") {
-      options.command = "help";
-      return options;
-    }
-    if (argument == "--flood") {
-      options.traffic.flood = true;
-      continue;
-    }
-    const std::pair<std::string, absl::string_view> parts =
-        absl::StrSplit(argument, absl::MaxSplits('=', 1));
-    const auto flag = flags.find(parts.first);
-    if (flag == flags.end()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(argument, ": no such flag; ringsock-bench help lists them"));
-    }
-    absl::string_view value = parts.second;
-    if (!absl::StrContains(argument, '=')) {
-      if (i + 1 == arguments.size()) {
-        return absl::InvalidArgumentError(absl::StrCat(argument, ": needs a value"));
-      }
-      value = arguments[++i];
-    }
-    status = flag->second(flag->first, value);
-    if (!status.ok()) return status;
+  status = ParseFlags(arguments.subspan(1), Flags(&options));
+  if (absl::IsCancelled(status)) {
+    options.command = "help";
+    return options;
   }
+  if (!status.ok()) return status;
   status = Check(options);
   if (!status.ok()) return status;
   return options;

@@ -1,0 +1,68 @@
+// Runs the program for an instant: packets move, none goes astray, and the JSON says so. Speeds are
+// no part of it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cstdio>
+#include <nlohmann/json.hpp>
+#include <string>
+
+namespace ringsock::bench {
+namespace {
+
+using ::testing::HasSubstr;
+
+struct Outcome {
+  int code = -1;
+  std::string out;
+};
+
+Outcome RunBench(const std::string& arguments) {
+  Outcome outcome;
+  FILE* pipe = popen(("bench/relay/ringsock-relay-bench " + arguments).c_str(), "r");
+  if (pipe == nullptr) return outcome;
+  std::array<char, 4096> chunk;
+  while (const size_t n = fread(chunk.data(), 1, chunk.size(), pipe)) {
+    outcome.out.append(chunk.data(), n);
+  }
+  const int status = pclose(pipe);
+  if (WIFEXITED(status)) outcome.code = WEXITSTATUS(status);
+  return outcome;
+}
+
+// Beside the floor stands a program that is no relay, which must not spoil the rest.
+constexpr char kNoRelay[] = " --relay-command='none=/bin/false {port}'";
+
+TEST(RelaySmokeTest, FloorAlone) {
+  const Outcome outcome = RunBench(
+      "throughput --senders=2 --receivers=2 --size=64 --rate=5k --rounds=1 --seconds=0.2 "
+      "--warmup=0.05 --check=1 --json=- 2>/dev/null" +
+      std::string(kNoRelay));
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  const auto& subjects = json["scenarios"][0]["subjects"];
+  ASSERT_EQ(subjects.size(), 2u);
+  EXPECT_THAT(subjects[0]["error"].get<std::string>(), HasSubstr("ended with 1"));
+  const auto& round = subjects[1]["rounds"][0];
+  EXPECT_GT(round["delivered"], 0);
+  EXPECT_GT(round["cpu_ns"], 0);
+  EXPECT_EQ(round["total"]["received"], round["total"]["sent"]);
+  EXPECT_EQ(round["total"]["misdelivered"], 0);
+  EXPECT_EQ(round["total"]["invalid"], 0);
+}
+
+TEST(RelaySmokeTest, BadFlagsEndWithTwo) {
+  const Outcome outcome = RunBench("quick --size=1 2>&1");
+  EXPECT_EQ(outcome.code, 2);
+  EXPECT_THAT(outcome.out, HasSubstr("--size=1: must be"));
+  EXPECT_EQ(RunBench("2>/dev/null").code, 2);
+  EXPECT_EQ(RunBench("help").code, 0);
+  EXPECT_EQ(
+      RunBench("throughput --no-floor --rounds=1 >/dev/null 2>&1" + std::string(kNoRelay)).code, 1);
+}
+
+}  // namespace
+}  // namespace ringsock::bench
