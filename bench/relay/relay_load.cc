@@ -51,6 +51,7 @@ struct RelayLoad::Client {
   bool reads = true;
   bool open = true;
   bool watches_writable = false;
+  bool was_blocked = false;        // since it last had nothing pending, TCP took no more
   std::vector<std::byte> pending;  // sealed and not yet taken
   size_t pending_at = 0;
   // Paced: numbers of packets on the schedule, before which none is left to do.
@@ -233,7 +234,6 @@ bool RelayLoad::SendSome(Instant now) {
 // Sends what is due by the last tick. Senders are due one after the other within the time between
 // two packets, so that few packets do not all leave in one tick.
 bool RelayLoad::Pace(Client& sender, Instant now) {
-  if (!sender.pending.empty()) return false;
   const double rate = config_.traffic.rate / static_cast<double>(senders_.size());
   const Duration tick = config_.traffic.tick;
   const Instant at = start_ + (now - start_) / tick * tick;
@@ -246,10 +246,16 @@ bool RelayLoad::Pace(Client& sender, Instant now) {
       std::ceil(rate * std::chrono::duration<double>(std::max<Duration>(kPatience, tick)).count()));
   if (due - sender.next_due > patience) {
     const uint64_t late = due - sender.next_due - patience;
-    totals_.held_back += late;
-    totals_.offered += late;
     sender.next_due += late;
+    if (sender.was_blocked) {
+      totals_.held_back += late;
+      totals_.offered += late;
+    } else {
+      totals_.late += late;
+    }
   }
+  if (!sender.pending.empty()) return false;
+  sender.was_blocked = false;
   const auto packets =
       static_cast<uint32_t>(std::min<uint64_t>(due - sender.next_due, most_packets_));
   // The tick in which the first of them was due.
@@ -290,7 +296,10 @@ void RelayLoad::Write(Client& sender) {
   while (sender.pending_at < sender.pending.size()) {
     const ssize_t n = send(sender.link->fd(), sender.pending.data() + sender.pending_at,
                            sender.pending.size() - sender.pending_at, MSG_NOSIGNAL);
-    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return WantWritable(sender, true);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) {
+      sender.was_blocked = true;
+      return WantWritable(sender, true);
+    }
     if (n < 0) return OnClosed(sender);
     sender.pending_at += static_cast<size_t>(n);
   }

@@ -46,6 +46,7 @@ struct RelayLoadConfig {
 struct RelayLoadTotals {
   uint64_t offered = 0;     // were due, or left
   uint64_t held_back = 0;   // were due, and never written: TCP did not take more
+  uint64_t late = 0;        // were due, and not offered: this thread had no time left
   uint64_t sent = 0;        // written
   uint64_t sent_extra = 0;  // of them, to the extra receiver
   // By receivers, the extra one aside.

@@ -67,10 +67,12 @@ std::string FormatNotes(const RelaySubjectResult& subject) {
   StreamTotals totals;
   Metrics losses;
   uint64_t closed = 0;
+  uint64_t late = 0;
   double stolen = 0;
   for (const RelayRound& round : subject.rounds) {
     totals += round.total.received;
     closed += round.total.closed;
+    late += round.total.late;
     for (const auto& [name, value] : round.losses) losses[name] += value;
     stolen = std::max(stolen,
                       static_cast<double>(round.stolen_ns) / (round.seconds * 1e9 * round.cores));
@@ -80,9 +82,13 @@ std::string FormatNotes(const RelaySubjectResult& subject) {
     absl::StrAppendFormat(&out, "    %s: %.0f\n", name, value);
   }
   const std::pair<const char*, uint64_t> faults[] = {
-      {"duplicates", totals.duplicates},     {"reordered", totals.reordered},
-      {"misdelivered", totals.misdelivered}, {"invalid", totals.invalid},
-      {"resyncs", totals.resyncs},           {"connections it closed", closed}};
+      {"duplicates", totals.duplicates},
+      {"reordered", totals.reordered},
+      {"misdelivered", totals.misdelivered},
+      {"invalid", totals.invalid},
+      {"resyncs", totals.resyncs},
+      {"connections it closed", closed},
+      {"due and not offered, for want of the load's time", late}};
   for (const auto& [name, count] : faults) {
     if (count > 0) absl::StrAppend(&out, "    ", name, ": ", count, "\n");
   }

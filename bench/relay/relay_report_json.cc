@@ -37,6 +37,7 @@ Json OfRound(const RelayRound& round) {
       {"total",
        {{"offered", t.offered},
         {"held_back", t.held_back},
+        {"late", t.late},
         {"sent", t.sent},
         {"sent_extra", t.sent_extra},
         {"received", t.received.packets},
