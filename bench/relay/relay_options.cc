@@ -211,7 +211,7 @@ absl::StatusOr<RelayOptions> ParseRelayOptions(std::span<const char* const> argu
 }
 
 std::string RelayHelpText() {
-  return R"(ringsock-relay-bench: what a relay (DERP over TLS) costs per packet, beside a bare forwarder
+  return R"(ringsock-relay-bench: a relay (DERP over TLS) measured beside a bare forwarder
 
 usage: ringsock-relay-bench COMMAND [FLAGS]
 
