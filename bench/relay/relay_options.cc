@@ -91,6 +91,7 @@ FlagTable Flags(RelayOptions* o, SubjectFlags* s) {
       {"--warmup", {NumberFlag(0, 60, &o->warmup)}},
       {"--check", {UintFlag(1, 1u << 20, &o->check)}},
       {"--clients", {UintFlag(1, 1'000'000, &o->clients)}},
+      {"--settle", {NumberFlag(0.01, 600, &o->settle)}},
       {"--capacity", {RateFlag(&o->capacity)}},
       {"--json", {TextFlag("must be a file name or -", &o->json)}},
       {"--relay-command", {[=](auto flag, auto value) { return AddCommand(flag, value, s); }}},
@@ -236,7 +237,7 @@ they come
 measurement
   --rounds N         in each, every subject runs once, beginning with another one (5)
   --seconds S        of one measurement (1), after --warmup S (0.3)
-  --clients N        of memory (10000)
+  --clients N        of memory (10000), which is read --settle S (3) after the last login
   --capacity PPS     of sweep; searched for if not given
   --json FILE|-      everything measured, each round
 

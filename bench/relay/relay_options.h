@@ -24,6 +24,7 @@ struct RelayOptions {
   double seconds = 1;
   double warmup = 0.3;       // seconds of load before each measurement
   uint32_t check = 8;        // open one of this many received records
+  double settle = 3;         // of `memory`: seconds of quiet before and while it is read
   uint32_t clients = 10000;  // of `memory`
   double capacity = 0;       // of `sweep`, packets a second; 0: searched for
   std::string json;          // file, or "-" for standard output; "": none

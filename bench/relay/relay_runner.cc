@@ -16,8 +16,6 @@
 namespace ringsock::bench {
 namespace {
 
-// From the last login to the measurement of idle clients: buffers of the handshake are given back.
-constexpr auto kSettle = std::chrono::seconds(3);
 constexpr double kSearchStart = 50'000;  // packets a second
 constexpr double kSearchStep = 1.5;
 constexpr double kMaxRate = 2e7;
@@ -172,6 +170,7 @@ MemoryResult RunMemory(const RelayOptions& options, const RelaySubjectSpec& spec
   std::vector<std::unique_ptr<Link>> links;
   links.reserve(options.clients + 1);
   const Clock& clock = SystemClock();
+  const Duration settle = Seconds(options.settle);
   Instant begin = clock.Now();
   // The first one makes what is made once.
   for (uint32_t i = 0; i <= options.clients; ++i) {
@@ -187,17 +186,17 @@ MemoryResult RunMemory(const RelayOptions& options, const RelaySubjectSpec& spec
     }
     links.push_back(*std::move(link));
     if (i == 0) {
-      std::this_thread::sleep_for(kSettle);
+      std::this_thread::sleep_for(settle);
       result.before = ReadMemory((*subject)->pid());
       begin = clock.Now();
     }
   }
   result.clients = links.empty() ? 0 : static_cast<uint32_t>(links.size()) - 1;
   result.connect_seconds = std::chrono::duration<double>(clock.Now() - begin).count();
-  std::this_thread::sleep_for(kSettle);
+  std::this_thread::sleep_for(settle);
   const CpuMeter meter((*subject)->pid(), cores.subject, {});
   const CpuMeter::Reading before = meter.Read();
-  std::this_thread::sleep_for(kSettle);
+  std::this_thread::sleep_for(settle);
   const CpuMeter::Reading after = meter.Read();
   result.idle_cpu = static_cast<double>(after.process - before.process) /
                     static_cast<double>((after.at - before.at).count());

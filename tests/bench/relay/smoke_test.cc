@@ -54,6 +54,38 @@ TEST(RelaySmokeTest, FloorAlone) {
   EXPECT_EQ(round["total"]["invalid"], 0);
 }
 
+// As it is run by hand: the relay of this project, found beside the program, and the floor.
+TEST(RelaySmokeTest, OwnRelay) {
+  const Outcome outcome = RunBench(
+      "throughput --senders=2 --receivers=4 --size=200 --rate=5k --rounds=1 "
+      "--seconds=0.2 --warmup=0.05 --json=- 2>/dev/null");
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  for (const auto& subject : json["scenarios"][0]["subjects"]) {
+    SCOPED_TRACE(subject["name"]);
+    ASSERT_FALSE(subject.contains("error")) << subject["error"];
+    const auto& round = subject["rounds"][0];
+    EXPECT_GT(round["delivered"], 0);
+    EXPECT_EQ(round["total"]["received"], round["total"]["sent"]);
+    EXPECT_EQ(round["total"]["duplicates"], 0);
+    EXPECT_EQ(round["total"]["reordered"], 0);
+    EXPECT_EQ(round["total"]["misdelivered"], 0);
+    EXPECT_EQ(round["total"]["closed"], 0);
+  }
+}
+
+TEST(RelaySmokeTest, IdleClients) {
+  const Outcome outcome =
+      RunBench("memory --clients=20 --settle=0.01 --no-floor --json=- 2>/dev/null");
+  ASSERT_EQ(outcome.code, 0) << outcome.out;
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  EXPECT_FALSE(json["memory"][0].contains("error")) << outcome.out;
+  EXPECT_EQ(json["memory"][0]["clients"], 20);
+  EXPECT_GT(json["memory"][0]["after"]["rss"], 0);
+}
+
 TEST(RelaySmokeTest, BadFlagsEndWithTwo) {
   const Outcome outcome = RunBench("quick --size=1 2>&1");
   EXPECT_EQ(outcome.code, 2);
