@@ -144,13 +144,14 @@ absl::Status RelayProcess::StartCommand(const std::string& command, const std::v
     _exit(127);
   }
   ours_ = true;
-  return WaitUntilItListens();
+  const absl::Status status = WaitUntilItListens(target_.address);
+  return status.ok() && metrics_ ? WaitUntilItListens(*metrics_) : status;
 }
 
-absl::Status RelayProcess::WaitUntilItListens() {
+absl::Status RelayProcess::WaitUntilItListens(const Endpoint& at) {
   const Instant end = SystemClock().Now() + kStartTime;
   sockaddr_storage address = {};
-  const socklen_t length = target_.address.ToSockaddr(&address);
+  const socklen_t length = at.ToSockaddr(&address);
   while (SystemClock().Now() < end) {
     const absl::Status alive = CheckAlive();
     if (!alive.ok()) return alive;

@@ -57,7 +57,7 @@ class RelayProcess {
   RelayProcess() = default;
   absl::Status StartFloor(const std::vector<int>& cores);
   absl::Status StartCommand(const std::string& command, const std::vector<int>& cores);
-  absl::Status WaitUntilItListens();
+  absl::Status WaitUntilItListens(const Endpoint& at);
   std::string EndOfOutput() const;
 
   pid_t pid_ = 0;

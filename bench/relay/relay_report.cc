@@ -25,6 +25,12 @@ std::string Short(double value) {
   return absl::StrFormat("%.2f", value);
 }
 
+// For a column of 10.
+std::string Range(const Summary& summary) {
+  if (summary.max < 10'000) return absl::StrFormat("%.0f-%.0f", summary.min, summary.max);
+  return absl::StrFormat("%.0fk-%.0fk", summary.min / 1e3, summary.max / 1e3);
+}
+
 std::string Percent(double share) {
   if (share == 0) return "0";
   return share < 0.001 ? absl::StrFormat("%.3f%%", 100 * share)
@@ -49,11 +55,10 @@ std::string FormatRow(const RelayScenario& scenario, const RelaySubjectResult& s
   if (cost.count == 0) return absl::StrFormat("  %-14s delivered no packets\n", subject.spec.name);
   const Summary ratio = Summarize(RatiosToFloor(scenario, subject));
   return absl::StrFormat(
-      "  %-14s%8.1f%8.1f%10s%6.0f%11s%4.0f%%%4.0f%%%6s%6s%7s%7s%5s\n", subject.spec.name,
+      "  %-14s%8.1f%8.1f%10s%7s%10s%4.0f%%%4.0f%%%6s%6s%7s%7s%5s\n", subject.spec.name,
       OfRelayRounds(subject, &RelayRound::OfferedPerSecond).median / 1e3, delivered.median / 1e3,
-      absl::StrFormat("%.0f-%.0f", delivered.min / 1e3, delivered.max / 1e3), cost.median,
-      absl::StrFormat("%.0f-%.0f", cost.min, cost.max),
-      100 * OfRelayRounds(subject, &RelayRound::Busy).median,
+      absl::StrFormat("%.0f-%.0f", delivered.min / 1e3, delivered.max / 1e3), Short(cost.median),
+      Range(cost), 100 * OfRelayRounds(subject, &RelayRound::Busy).median,
       100 * OfRelayRounds(subject, &RelayRound::LoadBusy).median,
       Percent(OfRelayRounds(subject, &RelayRound::LostShare).median),
       Percent(OfRelayRounds(subject, &RelayRound::HeldBackShare).median),
@@ -105,7 +110,7 @@ std::string FormatNotes(const RelaySubjectResult& subject) {
   return out.empty() ? out : absl::StrCat("  ", subject.spec.name, ":\n", out);
 }
 
-constexpr char kColumns[] = "%8s%8s%10s%6s%11s%5s%5s%6s%6s%7s%7s%5s\n";
+constexpr char kColumns[] = "%8s%8s%10s%7s%10s%5s%5s%6s%6s%7s%7s%5s\n";
 
 std::string ColumnNames(const std::string& first) {
   return absl::StrFormat("  %-14s", first) +

@@ -60,7 +60,7 @@ TEST(RelayReportTest, MedianRangeAndFloor) {
   const std::string text = FormatRelayScenario(Scenario());
   EXPECT_THAT(text, HasSubstr("1 to 1, 1400 B, 40000/s in bursts of 1 ms"));
   EXPECT_THAT(text, HasSubstr("5900 ns/pkt, 20% lost"));
-  EXPECT_THAT(text, HasSubstr(" 2000  1000-3000"));
+  EXPECT_THAT(text, HasSubstr("   2000 1000-3000"));
   EXPECT_THAT(text, HasSubstr(" 0.50\n"));
   ExpectFits(text);
   EXPECT_THAT(RatiosToFloor(Scenario(), Scenario().subjects[1]), ElementsAre(1, 1, 1));
