@@ -152,8 +152,8 @@ std::string ReferenceFigures(const RelayTraffic& t) {
     if (flat_out) absl::StrAppend(&known, ", flat out 243,000/s offered, 5,700/s delivered");
   }
   if (known.empty()) return "";
-  return absl::StrCat("  the reference relay (Go), one core of a machine like the authors': ",
-                      known, large ? "\n  wanted here: 1200 ns/pkt or less\n" : "\n");
+  return absl::StrCat("  the reference relay, one core: ", known,
+                      large ? "\n  wanted here: 1200 ns/pkt or less\n" : "\n");
 }
 
 std::string FormatRelayHeader(const Environment& environment, const RelayOptions& options) {

@@ -4,7 +4,8 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
-#include <initializer_list>
+#include <utility>
+#include <vector>
 
 namespace ringsock::bench {
 namespace {
@@ -27,8 +28,8 @@ struct Values {
   }
 };
 
-absl::Status Parse(std::initializer_list<const char*> arguments, Values* values) {
-  return ParseFlags(std::span(arguments.begin(), arguments.size()), values->Table());
+absl::Status Parse(const std::vector<const char*>& arguments, Values* values) {
+  return ParseFlags(arguments, values->Table());
 }
 
 TEST(FlagsTest, BothSpellingsAndSwitches) {
@@ -50,7 +51,7 @@ TEST(FlagsTest, HelpEndsIt) {
 }
 
 TEST(FlagsTest, MistakesAreNamed) {
-  const std::pair<std::initializer_list<const char*>, const char*> mistakes[] = {
+  const std::pair<std::vector<const char*>, const char*> mistakes[] = {
       {{"--count=0"}, "--count=0: must be a whole number from 1 to 9"},
       {{"--count=1x"}, "--count=1x"},
       {{"--share=nan"}, "--share=nan"},

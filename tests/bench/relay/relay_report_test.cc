@@ -68,6 +68,20 @@ TEST(RelayReportTest, MedianRangeAndFloor) {
   EXPECT_THAT(RatiosToFloor(scenario, scenario.subjects[0]), ElementsAre(0.5, 1, 1000.0 / 3000));
 }
 
+TEST(RelayReportTest, ReferenceFiguresOfKnownLoads) {
+  for (const uint32_t clients : {1, 20}) {
+    for (const uint32_t size : {64, 1400}) {
+      for (const double rate : {0, 40'000, 120'000}) {
+        ExpectFits(ReferenceFigures(
+            {.senders = clients, .receivers = clients, .size = size, .rate = rate}));
+      }
+    }
+  }
+  EXPECT_THAT(ReferenceFigures({.rate = 40'000}), HasSubstr("5900 ns/pkt, 20% lost"));
+  EXPECT_EQ(ReferenceFigures({.senders = 3, .receivers = 3}), "");
+  EXPECT_EQ(ReferenceFigures({.one_in_flight = true}), "");
+}
+
 TEST(RelayReportTest, LossesAndWhere) {
   RelayScenario scenario = Scenario();
   for (RelayRound& round : scenario.subjects[0].rounds) {
@@ -110,7 +124,7 @@ TEST(RelayReportTest, SweepAsShareOfTheBest) {
   Sweep sweep{.capacity = 1000, .points = {}};
   sweep.points.push_back({1, Scenario()});
   sweep.points.push_back({0, Scenario()});
-  for (RelayRound& round : sweep.points[1].scenario.subjects[0].rounds) round = Round(500, 5);
+  for (RelayRound& round : sweep.points[1].scenario.subjects[0].rounds) round = Round(500, 500'000);
   const std::string text = FormatSweep(sweep);
   EXPECT_THAT(text, HasSubstr("1.0x 1.00 flat out 0.50"));
   ExpectFits(text);
