@@ -7,6 +7,9 @@
 namespace ringsock::gateway {
 namespace {
 
+// Since the last packet of a path that is in use; a second of it is how exactly that is known.
+constexpr uint32_t kIdleSeconds = 1;
+
 int64_t Seconds(Duration time) {
   return std::chrono::duration_cast<std::chrono::seconds>(time).count();
 }
@@ -116,9 +119,9 @@ bool PathWatch::RoamIsSilent(PeerIndex peer, const PeerPath& path, Instant now) 
   }
   if (since == Instant::max()) since = now;
   if (!path.roaming || now - since < kRoamSilence) return false;
-  // Without traffic nothing is known; without a relay among its addresses there is nothing better.
-  const auto silence = static_cast<uint32_t>(Seconds(kRoamSilence));
-  if (addresses_.SecondsSinceUse(addresses_.Current(peer), now) >= silence) return false;
+  // While nothing comes, nothing is known; without a relay among its addresses there is nothing
+  // better.
+  if (addresses_.SecondsSinceUse(addresses_.Current(peer), now) > kIdleSeconds) return false;
   const std::vector<Endpoint>& endpoints = config_.peers[peer].endpoints;
   return std::any_of(endpoints.begin(), endpoints.end(), IsRelay);
 }

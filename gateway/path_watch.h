@@ -23,7 +23,7 @@
 namespace ringsock::gateway {
 
 // More than the spray window, in which packets come both ways (spec: SEND-2).
-inline constexpr Duration kRoamSilence = std::chrono::seconds(5);
+inline constexpr Duration kRoamSilence = std::chrono::seconds(4);
 
 enum class Reach : uint8_t {
   kUnknown,  // no packet has been authenticated, or it came from an address that is none any more

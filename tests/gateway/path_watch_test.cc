@@ -111,16 +111,17 @@ TEST_F(PathWatchTest, ADeadRoamingAddressIsGivenUp) {
   state_.roaming = true;
   HeardOver(RelayEndpoint(7));
   EXPECT_THAT(LookAfter(seconds(1)).silent, IsEmpty());
-  EXPECT_THAT(LookAfter(seconds(4)).silent, IsEmpty());
+  EXPECT_THAT(LookAfter(seconds(3)).silent, IsEmpty());
   // Heard directly in between: from the start.
   HeardOver(At("192.0.2.1:1"));
   EXPECT_THAT(LookAfter(seconds(1)).silent, IsEmpty());
   HeardOver(RelayEndpoint(7));
   EXPECT_THAT(LookAfter(seconds(1)).silent, IsEmpty());
-  EXPECT_THAT(LookAfter(seconds(4)).silent, IsEmpty());
+  EXPECT_THAT(LookAfter(seconds(3)).silent, IsEmpty());
   EXPECT_THAT(LookAfter(seconds(1)).silent, ElementsAre(0u));
-  // Without traffic nothing is known.
+  // While nothing comes, nothing is known.
   traffic_ = false;
+  EXPECT_THAT(LookAfter(seconds(2)).silent, IsEmpty());
   EXPECT_THAT(LookAfter(seconds(30)).silent, IsEmpty());
 }
 
