@@ -5,12 +5,12 @@ lives under one temporary folder and is removed by close(), also after a failure
 sleeps a fixed time: wait_for() polls a condition and fails with the logs of every program.
 """
 
-import ipaddress
-import json
+import base64
 import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -93,6 +93,10 @@ class Host:
         self.tunnel6 = f"fd78::{index}"
         self.private = run("wg", "genkey").strip()
         self.public = run("wg", "pubkey", stdin=self.private).strip()
+        self.key_file = os.path.join(lab.folder, f"{self.wg}.key")
+        with open(os.open(self.key_file, os.O_CREAT | os.O_WRONLY, 0o600), "w",
+                  encoding="ascii") as file:
+            file.write(self.private)
         self.port = 41641 + index
         self.gateway = None
         self._make_links()
@@ -143,10 +147,7 @@ class Host:
         self.start("wireguard-go", "env", "LOG_LEVEL=error", "wireguard-go", "-f", self.wg)
         wait_for("wireguard-go is up", lambda: os.path.exists(f"/var/run/wireguard/{self.wg}.sock"),
                  lab=self.lab)
-        key = os.path.join(self.lab.folder, f"{self.wg}.key")
-        with open(os.open(key, os.O_CREAT | os.O_WRONLY, 0o600), "w", encoding="ascii") as file:
-            file.write(self.private)
-        self.run("wg", "set", self.wg, "private-key", key, "listen-port", "51820")
+        self.run("wg", "set", self.wg, "private-key", self.key_file, "listen-port", "51820")
         self.ip("addr", "add", f"{self.tunnel}/24", "dev", self.wg)
         self.ip("addr", "add", f"{self.tunnel6}/64", "dev", self.wg, "nodad")
         self.ip("link", "set", self.wg, "mtu", "1420", "up")
@@ -162,6 +163,20 @@ class Host:
             if key == other.public and when != "0":
                 return time.time() - int(when)
         return None
+
+    def new_handshake(self):
+        """Makes WireGuard begin a new handshake with its next packet, as it does by itself every
+        two minutes: another private key and the old one again end all sessions."""
+        def hexadecimal(key):
+            return base64.b64decode(key).hex()
+
+        other = run("wg", "genkey").strip()
+        with socket.socket(socket.AF_UNIX) as uapi:
+            uapi.connect(f"/var/run/wireguard/{self.wg}.sock")
+            uapi.sendall(f"set=1\nprivate_key={hexadecimal(other)}\n"
+                         f"private_key={hexadecimal(self.private)}\n\n".encode())
+            answer = uapi.recv(1000).decode()
+        assert "errno=0" in answer, answer
 
     # Traffic
 

@@ -1,46 +1,13 @@
 """Real WireGuard tunnels over ringsock-gateway, through a router between the hosts."""
 
 import json
-import os
 import re
 import sys
 import threading
 
 import lab
+from gateways import Gateway, endpoints_of
 from lab import wait_for
-
-LOCAL_PORT = 51900  # the gateways' side that WireGuard talks to
-
-
-class Gateway:
-    """ringsock-gateway on a host, between its wireguard-go and the network."""
-
-    def __init__(self, host, peers, **extra):
-        """`peers` is a list of (host, list of endpoints)."""
-        self.host = host
-        config = {
-            "wireguard": {"port": 51820, "interface": host.wg},
-            "local_port": LOCAL_PORT,
-            "listen_port": host.port,
-            "peers": [{"public_key": peer.public, "endpoints": endpoints}
-                      for peer, endpoints in peers],
-            **extra,
-        }
-        path = os.path.join(host.lab.folder, f"gateway-{host.index}.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file)
-        self.process = host.start("gateway", lab.binary("gateway"), "--config", path)
-        wait_for(f"host {host.index}'s gateway is up",
-                 lambda: "peers on port" in self.process.log(), lab=host.lab)
-        lines = re.findall(r"^wg set .* endpoint 127\..*$", self.process.log(), re.MULTILINE)
-        assert len(lines) == len(peers), self.process.log()
-        for line in lines:
-            host.run(*line.split())
-
-
-def endpoints_of(host, family=4):
-    return [f"{host.v4}:{host.port}" if family == 4 else f"[{host.v6}]:{host.port}"]
-
 
 class TwoHosts(lab.LabTest):
     """wireguard-go and a gateway on two hosts, each the other's peer."""
