@@ -215,7 +215,7 @@ void Client::OnEnd() {
 }
 
 void Client::OnFlushed(Instant) {
-  if (!presence_.empty()) SendPresence();
+  if (!presence_.empty() && session_.output().empty()) SendPresence();
   if (session_.close_after_output() && session_.output().empty()) {
     Close(&Counters::http_requests, /*gracefully=*/true);
   } else if (stopping_ && drained()) {
@@ -296,7 +296,7 @@ void Client::SendPresence() {
     if (!taken) break;
     presence_.pop_front();
   }
-  if (!session_.output().empty()) MarkDirty();
+  MarkDirty();
 }
 
 }  // namespace ringsock::relay

@@ -112,7 +112,13 @@ void Connection::Flush(Instant now) {
   }
   // A frame that has been begun is sent to its end before any other.
   const bool all = (queue_.in_frame() || FlushControl()) && FlushQueue();
-  if (!all) worker_->streams()->NotifyWritable(stream_);
+  if (!all) {
+    const bool has_room = Room() >= derp::kMaxTlsPlaintext + derp::kMaxTlsOverhead;
+    if (tls_ != nullptr && tls_->handshake_done() && has_room) {
+      return OnLost(absl::InternalError("TLS takes nothing more"), /*broken=*/true);
+    }
+    worker_->streams()->NotifyWritable(stream_);
+  }
   WatchProgress(now);
   OnFlushed(now);
 }

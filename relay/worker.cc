@@ -93,7 +93,7 @@ Instant Worker::BeginReceive() {
 }
 
 void Worker::FlushDirty() {
-  // A flush may make others dirty, or itself: those are for the next turn, but for their frames.
+  // What a flush makes dirty is for the next turn, which does not wait.
   flushing_.swap(dirty_);
   for (Connection* connection : flushing_) connection->Flush(now_);
   flushing_.clear();

@@ -53,7 +53,9 @@ class Worker final : private io::ListenHandler {
   // Waits for something to do, at most until `deadline`, and does it.
   void Turn(Instant deadline);
   // When Turn() has something to do even if nothing comes.
-  Instant NextDeadline() const { return std::min(timers_.NextDeadline(), stop_deadline_); }
+  Instant NextDeadline() const {
+    return dirty_.empty() ? std::min(timers_.NextDeadline(), stop_deadline_) : now_;
+  }
   // Turns until stopped.
   void Run();
   // Closes everything, and the loop: on its own thread.
@@ -71,7 +73,10 @@ class Worker final : private io::ListenHandler {
 
   Mailbox& mailbox() { return mailbox_; }
   const Counters& counters() const { return counters_; }
-  void Wake() { loop_->Wake(); }
+  // Until it has ended, which is after all have stopped.
+  void Wake() {
+    if (loop_ != nullptr) loop_->Wake();
+  }
   uint64_t queued_bytes() const { return queued_bytes_.load(std::memory_order_relaxed); }
 
   // ---- For its connections ----

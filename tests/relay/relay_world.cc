@@ -133,9 +133,10 @@ std::unique_ptr<ServerImpl> RelayTest::Open(Options options, int workers) {
   for (int i = 0; i < workers; ++i) {
     Worker* worker = &server->worker(static_cast<size_t>(i));
     net_.SetRunner(relay_loops_[first + static_cast<size_t>(i)], [this, worker] {
-      if (worker->stopped()) return Instant::max();
-      worker->Turn(net_.now());
-      return worker->NextDeadline();
+      if (!worker->stopped()) worker->Turn(net_.now());
+      if (!worker->stopped()) return worker->NextDeadline();
+      worker->End();  // and its loop
+      return Instant::max();
     });
   }
   return server;
