@@ -100,8 +100,10 @@ TEST_F(EngineRelayTest, AFrozenRelayDelaysNobodyElse) {
   RelayHost frozen(&net_, 1), good(&net_, 2);
   EngineOptions options = RelayedNode::Defaults();
   options.relay.queue_bytes = 1 << 17;
-  options.relay.home = 2;
-  RelayedNode a(&net_, 1, options), b(&net_, 2), c(&net_, 3), d(&net_, 4);
+  EngineOptions at_one = RelayedNode::Defaults(), at_two = RelayedNode::Defaults();
+  at_one.relay.home = 1;  // without one, each process takes another
+  options.relay.home = at_two.relay.home = 2;
+  RelayedNode a(&net_, 1, options), b(&net_, 2, at_one), c(&net_, 3, at_two), d(&net_, 4);
   const derp::RelayMap map = MapOf({&frozen, &good});
   for (RelayedNode* node : {&a, &b, &c}) node->SetRelays(map);
   const PeerId over_frozen = a.Add(b, "127.3.3.40:1");
