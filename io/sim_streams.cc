@@ -10,6 +10,10 @@
 namespace ringsock::io {
 namespace {
 
+// The longest piece of a stream that is received as one, like a buffer of the real loops: whoever
+// stops receiving within one call gets no more.
+constexpr size_t kPiece = 16 << 10;
+
 constexpr size_t kKernelBuffer = 256 << 10;
 constexpr size_t kSegment = 1400;
 constexpr Duration kFirstRetransmit = std::chrono::milliseconds(200);
@@ -411,8 +415,15 @@ void SimStreams::DeliverOne(SimStream& stream) {
   if (stream.live() && stream.receiving && !stream.in.empty()) {
     std::vector<std::byte> bytes = std::exchange(stream.in, {});
     const bool was_closed = bytes.size() > kKernelBuffer / 2;
-    Received(stream, bytes);
-    if (was_closed && stream.live()) Transmit(stream, SimSegment::kAck, stream.next);
+    size_t given = 0;
+    while (given < bytes.size() && stream.live() && stream.receiving) {
+      const size_t piece = std::min(bytes.size() - given, kPiece);
+      Received(stream, std::span(bytes).subspan(given, piece));
+      given += piece;
+    }
+    if (given < bytes.size() && stream.live()) stream.in.assign(bytes.begin() + given, bytes.end());
+    const bool is_open = stream.in.size() <= kKernelBuffer / 2;
+    if (was_closed && is_open && stream.live()) Transmit(stream, SimSegment::kAck, stream.next);
   }
   if (stream.live() && stream.receiving && stream.fin_received && stream.in.empty()) {
     PeerEnded(stream);
