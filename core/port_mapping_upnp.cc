@@ -91,19 +91,18 @@ class Upnp final : public PortMappingProtocol {
     mapping.protocol = "UPnP";
     mapping.external = {*ip, request.external};
     mapping.lifetime = request.lifetime;
-    const auto lease = std::chrono::duration_cast<std::chrono::seconds>(request.lifetime).count();
-    std::string lease_text = std::to_string(lease);
-    int error = Add(gateway, request, mapping.external.port, lease_text);
+    int64_t lease = std::chrono::duration_cast<std::chrono::seconds>(request.lifetime).count();
+    int error = Add(gateway, request, mapping.external.port, lease);
     for (int i = 0; i < kMaxRetries; ++i) {
       if (error == kOnlyPermanentLeases) {
-        lease_text = "0";
+        lease = 0;
       } else if (error == kConflict) {
         // Of the ports that IANA leaves to everybody (RFC 6335 section 6).
         mapping.external.port = static_cast<uint16_t>(49152 + SystemRandom().Below(16384));
       } else {
         break;
       }
-      error = Add(gateway, request, mapping.external.port, lease_text);
+      error = Add(gateway, request, mapping.external.port, lease);
     }
     if (error != UPNPCOMMAND_SUCCESS) return CommandError("AddPortMapping", error);
     return mapping;
@@ -118,10 +117,10 @@ class Upnp final : public PortMappingProtocol {
 
  private:
   static int Add(const Gateway& gateway, const PortMappingRequest& request, uint16_t external,
-                 const std::string& lease) {
+                 int64_t lease) {
     return UPNP_AddPortMapping(gateway.url(), gateway.service(), std::to_string(external).c_str(),
                                std::to_string(request.port).c_str(), gateway.lan(), "ringsock",
-                               "UDP", nullptr, lease.c_str());
+                               "UDP", nullptr, std::to_string(lease).c_str());
   }
 };
 
