@@ -18,26 +18,13 @@
 #include "absl/status/status.h"
 #include "base/log.h"
 #include "core/new_thread.h"
+#include "io/fd.h"
 
 namespace ringsock {
 namespace {
 
 // How long after a failed read of the state it is tried again.
 constexpr Duration kRetry = std::chrono::seconds(1);
-
-class Fd {
- public:
-  explicit Fd(int fd) : fd_(fd) {}
-  ~Fd() {
-    if (fd_ >= 0) close(fd_);
-  }
-  Fd(const Fd&) = delete;
-  Fd& operator=(const Fd&) = delete;
-  int get() const { return fd_; }
-
- private:
-  const int fd_;
-};
 
 class MonitorThread final : public LinkMonitor {
  public:
@@ -147,8 +134,8 @@ class MonitorThread final : public LinkMonitor {
 
   const LinkMonitorOptions options_;
   const Callback callback_;
-  const Fd events_{socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)};
-  const Fd stop_{eventfd(0, EFD_CLOEXEC)};
+  const io::Fd events_{socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE)};
+  const io::Fd stop_{eventfd(0, EFD_CLOEXEC)};
   Settle settle_;  // of the thread
   mutable std::mutex mutex_;
   NetworkState state_;      // guarded by mutex_

@@ -15,6 +15,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
 #include "core/new_thread.h"
+#include "io/fd.h"
 
 namespace ringsock {
 namespace {
@@ -31,19 +32,17 @@ class MapperThread final : public PortMapper {
   }
 
   ~MapperThread() override {
-    if (thread_.joinable()) {
-      {
-        std::lock_guard lock(mutex_);
-        stop_ = true;
-      }
-      Interrupt();
-      thread_.join();
+    if (!thread_.joinable()) return;
+    {
+      std::lock_guard lock(mutex_);
+      stop_ = true;
     }
-    if (interrupt_ >= 0) close(interrupt_);
+    Interrupt();
+    thread_.join();
   }
 
   absl::Status Start() {
-    if (interrupt_ < 0) return absl::ErrnoToStatus(errno, "port mapper: eventfd");
+    if (!interrupt_.valid()) return absl::ErrnoToStatus(errno, "port mapper: eventfd");
     absl::StatusOr<std::thread> thread = NewThread([this] { Main(); });
     if (!thread.ok()) return thread.status();
     thread_ = std::move(*thread);
@@ -75,7 +74,7 @@ class MapperThread final : public PortMapper {
 
   void Interrupt() {
     const uint64_t one = 1;
-    (void)!write(interrupt_, &one, sizeof(one));
+    (void)!write(interrupt_.get(), &one, sizeof(one));
   }
 
   void Main() {
@@ -99,7 +98,7 @@ class MapperThread final : public PortMapper {
       const auto wait = std::chrono::ceil<std::chrono::milliseconds>(until - SystemClock().Now());
       timeout = static_cast<int>(std::clamp<int64_t>(wait.count(), 0, 1 << 30));
     }
-    pollfd fd{interrupt_, POLLIN, 0};
+    pollfd fd{interrupt_.get(), POLLIN, 0};
     (void)poll(&fd, 1, timeout);
   }
 
@@ -107,8 +106,8 @@ class MapperThread final : public PortMapper {
   bool TakeOrders() {
     std::lock_guard lock(mutex_);
     uint64_t count = 0;
-    pollfd fd{interrupt_, POLLIN, 0};
-    if (poll(&fd, 1, 0) > 0) (void)!read(interrupt_, &count, sizeof(count));
+    pollfd fd{interrupt_.get(), POLLIN, 0};
+    if (poll(&fd, 1, 0) > 0) (void)!read(interrupt_.get(), &count, sizeof(count));
     if (stop_) return false;
     if (changed_) {
       changed_ = false;
@@ -125,7 +124,7 @@ class MapperThread final : public PortMapper {
     request.port = target_.port;
     request.external = external_.port != 0 ? external_.port : target_.port;
     request.lifetime = options_.lifetime;
-    request.interrupt = interrupt_;
+    request.interrupt = interrupt_.get();
     return request;
   }
 
@@ -186,7 +185,7 @@ class MapperThread final : public PortMapper {
 
   const PortMapperOptions options_;
   const Callback callback_;
-  const int interrupt_ = eventfd(0, EFD_CLOEXEC);
+  const io::Fd interrupt_{eventfd(0, EFD_CLOEXEC)};
   // Of the thread.
   std::vector<std::unique_ptr<PortMappingProtocol>> protocols_;
   PortMappingProtocol* mapped_ = nullptr;  // that made the mapping

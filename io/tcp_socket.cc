@@ -13,6 +13,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "io/socket_error.h"
 
 namespace ringsock::io {
 namespace {
@@ -21,42 +22,8 @@ bool SetInt(int fd, int level, int name, int value) {
   return setsockopt(fd, level, name, &value, sizeof value) == 0;
 }
 
-// What to do about an errno of socket(), setsockopt(), bind() or listen(), and its canonical code.
-std::pair<absl::StatusCode, const char*> Cure(int error) {
-  switch (error) {
-    case EADDRINUSE:
-      return {
-          absl::StatusCode::kAlreadyExists,
-          "another socket holds this port: stop it (ss -tlpn shows who), or choose another port"};
-    case EACCES:
-    case EPERM:
-      return {absl::StatusCode::kPermissionDenied,
-              "ports below net.ipv4.ip_unprivileged_port_start need CAP_NET_BIND_SERVICE, devices "
-              "CAP_NET_RAW; or a security policy forbids it"};
-    case EAFNOSUPPORT:
-      return {absl::StatusCode::kFailedPrecondition,
-              "this kernel has the address family switched off: load it or leave it out"};
-    case EADDRNOTAVAIL:
-      return {absl::StatusCode::kFailedPrecondition,
-              "the address is not on this host: see ip address (for IPv6 also sysctl "
-              "net.ipv6.conf.all.disable_ipv6)"};
-    case ENODEV:
-      return {absl::StatusCode::kNotFound, "no such network device: see ip link"};
-    case EMFILE:
-    case ENFILE:
-      return {absl::StatusCode::kResourceExhausted, "raise the limit of open files (ulimit -n)"};
-    case ENOBUFS:
-    case ENOMEM:
-      return {absl::StatusCode::kResourceExhausted, "the kernel is out of socket memory"};
-    default:
-      return {absl::StatusCode::kInternal, "unexpected"};
-  }
-}
-
 absl::Status Error(const Endpoint& address, const char* what, int error) {
-  const auto [code, cure] = Cure(error);
-  return absl::Status(code, absl::StrCat("TCP ", address.ToString(), ": ", what, ": ",
-                                         strerror(error), ": ", cure));
+  return SocketError(absl::StrCat("TCP ", address.ToString()), what, error, /*tcp=*/true);
 }
 
 int Seconds(Duration duration) {
