@@ -191,13 +191,15 @@ std::vector<std::byte> Pattern(size_t size, uint32_t seed) {
   return bytes;
 }
 
-void LoopTest::SetUp() {
-  const WorldParam& param = GetParam();
-  if (!param.factory.forbidden.empty()) GTEST_SKIP() << param.factory.forbidden;
+std::string WhyNotHere(const WorldParam& param) {
+  if (!param.factory.forbidden.empty()) return param.factory.forbidden;
   static const bool has_v6 = HasLoopbackV6();
-  if (param.factory.real && !param.v4 && !has_v6) {
-    GTEST_SKIP() << "this host has no address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6)";
-  }
+  if (!param.factory.real || param.v4 || has_v6) return "";
+  return "this host has no address ::1 (sysctl net.ipv6.conf.lo.disable_ipv6)";
+}
+
+void LoopTest::SetUp() {
+  if (const std::string why = WhyNotHere(GetParam()); !why.empty()) GTEST_SKIP() << why;
 }
 
 LoopOptions LoopTest::Options() const {

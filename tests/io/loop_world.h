@@ -52,6 +52,8 @@ struct WorldParam {
   bool gso = true;
   bool gro = true;
 };
+// Why a test cannot run with it on this host; "" if it can.
+std::string WhyNotHere(const WorldParam& param);
 // Worlds x families, with GSO and GRO on.
 std::vector<WorldParam> WorldsAndFamilies();
 // The real ones among them.

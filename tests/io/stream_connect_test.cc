@@ -19,7 +19,7 @@ bool RaiseFileLimit(rlim_t files) {
   return limit.rlim_cur >= files && setrlimit(RLIMIT_NOFILE, &limit) == 0;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(StreamWorlds()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(WorldsAndFamilies()), ParamName);
 
 // ---- Connecting ----
 

@@ -8,7 +8,7 @@
 namespace ringsock::io {
 namespace {
 
-INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(StreamWorlds()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(WorldsAndFamilies()), ParamName);
 
 // Writes the next bytes of the pattern into the queue. Returns how many.
 size_t WriteNext(StreamEnd& end, size_t size) {

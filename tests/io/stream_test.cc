@@ -13,7 +13,9 @@ namespace {
 using std::chrono::milliseconds;
 using testing::HasSubstr;
 
-INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(StreamWorlds()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(WorldsAndFamilies()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, RealStreamTest, testing::ValuesIn(RealWorldsAndFamilies()),
+                         ParamName);
 
 // ---- Bytes ----
 
@@ -137,8 +139,8 @@ TEST_P(StreamTest, AckedBytesGrowAsLongAsTheOtherSideTakesThem) {
   ASSERT_NE(b, nullptr);
   const uint64_t before = a->loop->AckedBytes(a->id);
   ASSERT_EQ(a->SendNext(100'000), 100'000u);
-  ASSERT_TRUE(Until(
-      [&, &a = a] { return a->loop->AckedBytes(a->id) >= before + 100'000; }, "acknowledged"));
+  ASSERT_TRUE(Until([&, &a = a] { return a->loop->AckedBytes(a->id) >= before + 100'000; },
+                    "acknowledged"));
   EXPECT_EQ(a->loop->AckedBytes(kNoStream), 0u);
 }
 
@@ -313,8 +315,7 @@ TEST_P(StreamTest, DatagramsGoOnBesideABusyStream) {
 }
 
 // Nothing may be put off to a Poll() that then sleeps for ever.
-TEST_P(StreamTest, ASleepingLoopWakesForStreamsAndTheirTimers) {
-  if (!GetParam().factory.real) GTEST_SKIP() << "simulated loops never sleep";
+TEST_P(RealStreamTest, ASleepingLoopWakesForStreamsAndTheirTimers) {
   b_ = a_;
   ListenConfig listen;
   listen.bind = {world_->Address(0, GetParam().v4), 0, 0};

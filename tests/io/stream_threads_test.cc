@@ -17,7 +17,12 @@ namespace {
 constexpr size_t kStreams = 8;
 constexpr uint64_t kBytes = 300'000;
 
-class StreamThreadsTest : public testing::TestWithParam<WorldParam> {};
+class StreamThreadsTest : public testing::TestWithParam<WorldParam> {
+ protected:
+  void SetUp() override {
+    if (const std::string why = WhyNotHere(GetParam()); !why.empty()) GTEST_SKIP() << why;
+  }
+};
 
 // Echoes until it is told to stop.
 void Serve(const WorldParam& param, std::promise<std::pair<Loop*, Endpoint>>* started,
@@ -89,13 +94,8 @@ TEST_P(StreamThreadsTest, EchoesBetweenLoopsOnThreads) {
   server.join();
 }
 
-std::vector<WorldParam> RealWorlds() {
-  std::vector<WorldParam> worlds = StreamWorlds();
-  std::erase_if(worlds, [](const WorldParam& param) { return !param.factory.real; });
-  return worlds;
-}
-
-INSTANTIATE_TEST_SUITE_P(All, StreamThreadsTest, testing::ValuesIn(RealWorlds()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, StreamThreadsTest, testing::ValuesIn(RealWorldsAndFamilies()),
+                         ParamName);
 
 }  // namespace
 }  // namespace ringsock::io

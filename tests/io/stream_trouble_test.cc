@@ -13,7 +13,9 @@ namespace {
 
 using testing::HasSubstr;
 
-INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(StreamWorlds()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, StreamTest, testing::ValuesIn(WorldsAndFamilies()), ParamName);
+INSTANTIATE_TEST_SUITE_P(All, RealStreamTest, testing::ValuesIn(RealWorldsAndFamilies()),
+                         ParamName);
 
 // ---- What runs out ----
 
@@ -33,8 +35,7 @@ class DescriptorLimit {
   rlimit before_{};
 };
 
-TEST_P(StreamTest, WaitsForDescriptors) {
-  if (!GetParam().factory.real) GTEST_SKIP() << "simulated streams need none";
+TEST_P(RealStreamTest, WaitsForDescriptors) {
   auto [first, accepted] = Pair();  // whatever loops open once is open
   ASSERT_NE(accepted, nullptr);
   std::unique_ptr<StreamEnd> a;
