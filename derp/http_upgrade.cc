@@ -201,6 +201,14 @@ bool HttpHeaders::HasToken(absl::string_view name, absl::string_view token) cons
   return false;
 }
 
+absl::StatusOr<std::string> LatencyRequest(absl::string_view host) {
+  if (host.empty() || !IsVisible(host)) {
+    return absl::InvalidArgumentError("host: empty, or with characters no host name has");
+  }
+  return absl::StrCat("GET /derp/latency-check HTTP/1.1\r\nHost: ", host,
+                      "\r\nConnection: close\r\n\r\n");
+}
+
 absl::StatusOr<std::string> UpgradeRequest(const UpgradeOptions& options) {
   if (options.host.empty() || !IsVisible(options.host)) {
     return absl::InvalidArgumentError("host: empty, or with characters no host name has");

@@ -73,6 +73,10 @@ struct UpgradeOptions {
 // The request in bytes. An error if a value has characters that no header may have.
 absl::StatusOr<std::string> UpgradeRequest(const UpgradeOptions& options);
 
+// `GET /derp/latency-check`, in bytes; the relay closes the connection after its answer. `host` as
+// above.
+absl::StatusOr<std::string> LatencyRequest(absl::string_view host);
+
 // Reads the reply. Not thread safe.
 class UpgradeReplyReader {
  public:
