@@ -18,6 +18,9 @@
 namespace ringsock {
 namespace {
 
+// Reads of a state that changes meanwhile, before the caller is told.
+constexpr int kMaxReads = 5;
+
 // Attributes of one message by type. Those of unknown types or with the wrong size are skipped.
 template <size_t kMaxType>
 using Attributes = std::array<const nlattr*, kMaxType + 1>;
@@ -158,8 +161,9 @@ absl::Status Netlink::Dump(uint16_t type, mnl_cb_t handler, Reader* reader) {
     if (size < 0) return Error("dump");
     const int result = mnl_cb_run(buffer.data(), static_cast<size_t>(size), sequence_,
                                   mnl_socket_get_portid(socket_), handler, reader);
-    // EINTR: something changed meanwhile. An event about it follows, and with it another dump.
-    if (result < 0 && errno != EINTR) return Error("dump");
+    // EINTR: something changed meanwhile, and what has come may not fit together.
+    if (result < 0 && errno == EINTR) return absl::AbortedError("netlink: interrupted dump");
+    if (result < 0) return Error("dump");
     if (result <= MNL_CB_STOP) return absl::OkStatus();
   }
 }
@@ -213,6 +217,25 @@ void DescribeAddresses(const NetworkState& before, const NetworkState& after, Ch
   }
 }
 
+absl::StatusOr<NetworkState> ReadOnce(const std::vector<std::string>& ignored) {
+  Netlink netlink;  // a fresh one: the rest of an interrupted dump may lie in an old one
+  Reader reader{&ignored, {}, {}, {}};
+  absl::Status status = netlink.Dump(RTM_GETLINK, Call<&Reader::OnLink>, &reader);
+  if (status.ok()) status = netlink.Dump(RTM_GETADDR, Call<&Reader::OnAddress>, &reader);
+  if (status.ok()) status = netlink.Dump(RTM_GETROUTE, Call<&Reader::OnRoute>, &reader);
+  if (!status.ok()) return status;
+  for (auto& [name, list] : reader.state.addresses) {
+    std::sort(list.begin(), list.end(),
+              [](const IpAddress& a, const IpAddress& b) { return a.bytes < b.bytes; });
+  }
+  std::sort(reader.state.default_routes.begin(), reader.state.default_routes.end(),
+            [](const DefaultRoute& a, const DefaultRoute& b) {
+              return std::tie(b.v4, a.metric, a.interface, a.gateway.bytes) <
+                     std::tie(a.v4, b.metric, b.interface, b.gateway.bytes);
+            });
+  return std::move(reader.state);
+}
+
 }  // namespace
 
 LocalAddresses NetworkState::Local() const {
@@ -251,22 +274,9 @@ std::string DescribeChange(const NetworkState& before, const NetworkState& after
 }
 
 absl::StatusOr<NetworkState> ReadNetworkState(const std::vector<std::string>& ignored) {
-  Netlink netlink;
-  Reader reader{&ignored, {}, {}, {}};
-  absl::Status status = netlink.Dump(RTM_GETLINK, Call<&Reader::OnLink>, &reader);
-  if (status.ok()) status = netlink.Dump(RTM_GETADDR, Call<&Reader::OnAddress>, &reader);
-  if (status.ok()) status = netlink.Dump(RTM_GETROUTE, Call<&Reader::OnRoute>, &reader);
-  if (!status.ok()) return status;
-  for (auto& [name, list] : reader.state.addresses) {
-    std::sort(list.begin(), list.end(),
-              [](const IpAddress& a, const IpAddress& b) { return a.bytes < b.bytes; });
-  }
-  std::sort(reader.state.default_routes.begin(), reader.state.default_routes.end(),
-            [](const DefaultRoute& a, const DefaultRoute& b) {
-              return std::tie(b.v4, a.metric, a.interface, a.gateway.bytes) <
-                     std::tie(a.v4, b.metric, b.interface, b.gateway.bytes);
-            });
-  return std::move(reader.state);
+  absl::StatusOr<NetworkState> state = ReadOnce(ignored);
+  for (int i = 1; i < kMaxReads && absl::IsAborted(state.status()); ++i) state = ReadOnce(ignored);
+  return state;
 }
 
 }  // namespace ringsock
