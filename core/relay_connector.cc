@@ -54,6 +54,8 @@ class Connector final : public RelayConnector {
   }
   // Its sockets are of the control thread's loop.
   void Close() override {
+    deps_.resolver = nullptr;
+    deps_.tls = nullptr;
     resolver_.reset();
     tls_.reset();
   }

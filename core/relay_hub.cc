@@ -108,6 +108,7 @@ void RelayHub::OnPeerChange(const Peer* before, const Peer* now) {
 // --- Shards to relays ---
 
 bool RelayHub::Run() {
+  if (closed_) return false;  // control goes on for a moment; connections must not
   OnRelayedEnd();
   routes_.Advance();
   bool more = false;
@@ -121,6 +122,7 @@ bool RelayHub::Run() {
 }
 
 Instant RelayHub::NextDeadline() const {
+  if (closed_) return Instant::max();
   for (uint32_t shard = 0; shard < rings_.shards(); ++shard) {
     const RelayRing* ring = rings_.ToRelays(shard);
     if (ring != nullptr && ring->HasNext()) return Instant::min();

@@ -176,6 +176,7 @@ void RelayRoutes::Close(RegionId region, absl::string_view reason) {
   const auto found = connections_.find(region);
   if (found == connections_.end()) return;
   Connection& connection = found->second;
+  connection.connection->Flush();  // as far as its stream takes it
   CountDropsOf(&connection);
   const derp::RegionConnectionStatus status = connection.connection->Status();
   const uint64_t overhead = status.queued_packets * kFrameOverhead;

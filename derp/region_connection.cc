@@ -106,7 +106,7 @@ class Connection final : public RegionConnection,
   bool avoid_fast_start_ = false;  // it has failed; until the link changes
   bool in_receive_ = false;        // a session call is on the stack: it must live, and TLS as well
   bool got_packets_ = false;
-  bool failing_ = false;               // the last attempt failed: said in the log once
+  RateLimit restart_log_{std::chrono::seconds(10)};
   std::optional<absl::Status> break_;  // to be carried out by break_timer_
   bool redial_ = false;                // and then to dial at once
   std::string last_error_;
@@ -165,6 +165,7 @@ void Connection::Dial() {
 
 void Connection::OnDialed(std::unique_ptr<RelayTransport> transport) {
   const RelayNode& node = *dialer_.node();
+  retry_timer_.Cancel();
   transport_ = std::move(transport);
   transport_->set_events(this);
   ClientSessionOptions options{.http = {.host = HostHeader(node),
@@ -203,14 +204,10 @@ void Connection::OnReady(const ServerInfo&) {
   reconnect_.OnConnected(since_);
   deadline_timer_.Schedule(session_->deadline());
   last_error_.clear();
-  failing_ = false;
   node_ = dialer_.node()->name;
   dialer_.Stop();
   // What waited for the login is limited by the relay as well; the newest is worth most.
   while (!queue_.empty() && !session_->TakeTokens(queue_.bytes(), since_)) queue_.DropHead();
-  Log().info("relay region {} ({}): connected to node {}, {}, {}", region_.region_id,
-             region_.region_code, node_, transport_->remote().ToString(),
-             transport_->Description());
   events_->OnUp(*this);
 }
 
@@ -278,14 +275,9 @@ void Connection::OnLoginFailed(const absl::Status& why) {
 void Connection::OnFailed(const absl::Status& why) {
   ++counters_.failures;
   last_error_ = std::string(why.message());
-  const Instant time = now();
-  const Instant retry = reconnect_.OnFailure(time);
+  const Instant retry = reconnect_.OnFailure(now());
   Enter(State::kWaiting);
   retry_timer_.Schedule(retry);
-  if (!std::exchange(failing_, true)) {
-    Log().warn("relay {}; next try in {} ms, then less often", Fmt(why.message()),
-               (retry - time) / std::chrono::milliseconds(1));
-  }
   events_->OnDown(*this, why);
 }
 
@@ -294,6 +286,11 @@ void Connection::DropTransport() {
   transport_.reset();
   session_.reset();
   deadline_timer_.Cancel();
+  // What broke is gone. A redial that has been asked for is still wanted.
+  if (!redial_) {
+    break_.reset();
+    break_timer_.Cancel();
+  }
   queue_.CutHead();
   OnQueueChanged();
 }
@@ -337,6 +334,7 @@ void Connection::OnHealth(absl::string_view problem) {
 
 void Connection::OnRestarting(const RestartingFrame& frame) {
   reconnect_.OnRestarting(frame, now());
+  if (!restart_log_.Allow(now())) return;
   Log().info("relay region {}: node {} restarts, back in {} ms", region_.region_id, node_,
              frame.reconnect_in.count());
 }
@@ -381,7 +379,8 @@ void Connection::Pump() {
     queue_.Consume(taken);
     if (taken < size) break;
     // A long frame has ended: what has come up meanwhile may go in between.
-    if (!session_->output().empty() && !PumpControl()) break;
+    const bool news = !session_->output().empty() || told_preferred_ != preferred_;
+    if (news && !PumpControl()) break;
   }
   OnQueueChanged();
 }

@@ -51,7 +51,9 @@ size_t RelayTransport::Send(std::span<const std::byte> bytes) {
     while (taken < bytes.size()) {
       const size_t piece = std::min(bytes.size() - taken, kMaxTlsPlaintext);
       if (Room() < piece) break;
-      taken += streams_->Send(stream_, bytes.subspan(taken, piece));
+      const size_t sent = streams_->Send(stream_, bytes.subspan(taken, piece));
+      taken += sent;
+      if (sent < piece) break;
     }
   }
   // Asking for more room than there is brings OnWritable.

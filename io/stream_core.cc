@@ -160,7 +160,9 @@ void StreamCore::CommitSend(StreamId id, size_t bytes) {
 
 size_t StreamCore::SendRoom(StreamId id) const {
   const Stream* stream = Find(id);
-  return stream == nullptr || !stream->stream() || stream->finish ? 0 : Room(*stream);
+  // As Send(): a stream that broke takes nothing, also before its handler has been told.
+  if (stream == nullptr || !stream->stream() || stream->finish || stream->error != 0) return 0;
+  return Room(*stream);
 }
 
 void StreamCore::NotifyWritable(StreamId id) {

@@ -272,6 +272,9 @@ TEST_F(RelayHubTest, CloseCountsWhatWaits) {
   hub_.SetPrivateKey(PrivateKey::Generate());
   hub_.OnLinkChange("late");
   EXPECT_EQ(hub_.OnPreferredRegion(1), 0);
+  Push(0, 1, 1, "late");
+  EXPECT_FALSE(hub_.Run());
+  EXPECT_EQ(hub_.NextDeadline(), Instant::max());
   EXPECT_TRUE(relays_.open.empty());
 }
 
