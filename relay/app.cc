@@ -364,9 +364,6 @@ void App::LogStatus() const {
 void App::LogWarnings() const {
   if (certificate_ == nullptr) return;
   for (const std::string& warning : certificate_->warnings()) Log().warn("{}", warning);
-  if (certificate_->not_after() - UnixTime() < kExpiryWarning && certificate_->warnings().empty()) {
-    Log().warn("the certificate expires on {}", DateText(certificate_->not_after()));
-  }
 }
 
 void App::Stop() {

@@ -99,16 +99,22 @@ absl::Status CertificateStore::Use(const Text& text) {
   }
   pin_ = *pin;
   not_after_.store(info->not_after, std::memory_order_relaxed);
-  warnings_.clear();
-  if (info->not_after - now < kExpiryWarning) {
-    warnings_.push_back(
-        absl::StrCat(name, ": the certificate expires on ", DateText(info->not_after)));
-  }
-  if (!info->for_host) {
-    warnings_.push_back(absl::StrCat(name, ": the certificate is not for \"", source_.host_name,
-                                     "\" (--hostname); clients may refuse it"));
-  }
+  for_host_ = info->for_host;
   return absl::OkStatus();
+}
+
+std::vector<std::string> CertificateStore::warnings() const {
+  const std::string& name = source_.self_signed() ? source_.self_signed_file : source_.chain_file;
+  std::vector<std::string> warnings;
+  if (const int64_t left = not_after() - unix_time_(); left < kExpiryWarning) {
+    warnings.push_back(absl::StrCat(name, ": the certificate ", left > 0 ? "expires" : "expired",
+                                    " on ", DateText(not_after())));
+  }
+  if (!for_host_) {
+    warnings.push_back(absl::StrCat(name, ": the certificate is not for \"", source_.host_name,
+                                    "\" (--hostname); clients may refuse it"));
+  }
+  return warnings;
 }
 
 absl::Status CertificateStore::Load() {

@@ -53,8 +53,9 @@ class CertificateStore {
   // was there.
   absl::Status Load();
 
-  // Of what was loaded last. Not an error, but worth saying: about to expire, for another host.
-  const std::vector<std::string>& warnings() const { return warnings_; }
+  // Of what was loaded last, as of now. Not errors, but worth saying: about to expire, for another
+  // host.
+  std::vector<std::string> warnings() const;
   // The self-signed certificate has been made by this object.
   bool made() const { return made_; }
   // SHA-256 of the certificate, which "sha256-raw:" pins.
@@ -74,7 +75,7 @@ class CertificateStore {
   const CertificateSource source_;
   derp::TlsServerContext* const context_;
   const UnixTime unix_time_;
-  std::vector<std::string> warnings_;
+  bool for_host_ = true;
   bool made_ = false;
   std::array<uint8_t, 32> pin_{};
   std::atomic<int64_t> not_after_{0};

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "relay/registry.h"
 #include "relay/worker.h"
@@ -62,13 +63,14 @@ absl::Status Client::OnBytes(derp::MutableBytes bytes, Instant now) {
   receive_now_ = now;
   if (!logged_in_) {
     login_bytes_ += static_cast<uint32_t>(bytes.size());
-    if (login_bytes_ > kMaxLoginBytes) {
-      return absl::ResourceExhaustedError("too many bytes before the login");
-    }
-  } else if (worker_->limits().client_bytes_per_second != 0) {
+  } else if (worker_->limits().client_bytes_per_second != 0 && !is_mesh()) {
     SpendBytes(bytes.size(), now);
   }
   auto status = session_.Receive(bytes, now);
+  // Not before: packets may have come behind the login in one piece.
+  if (status.ok() && !logged_in_ && login_bytes_ > kMaxLoginBytes) {
+    status = absl::ResourceExhaustedError("too many bytes before the login");
+  }
   const uint64_t pings = session_.counters().pings;
   worker_->counters().pings.Add(pings - std::exchange(pings_counted_, pings));
   return status;
@@ -225,16 +227,39 @@ void Client::OnFlushed(Instant) {
 
 void Client::OnClosed() {
   Registry& registry = worker_->registry();
-  if (logged_in_ && registry.Logout(key(), ref())) {
-    for (const auto& [peer, unused] : peers_) {
-      const Route& route = worker_->FindRoute(peer);
-      if (route.kind != Route::Kind::kClient || route.ref == ref()) continue;
-      registry.Post(route.ref.worker, {Notice::Kind::kPeerGone, key(), route});
-    }
+  if (logged_in_) {
+    const Registry::Remainder left = registry.Logout(key(), ref());
+    if (left.nobody) TellPeersGone();
+    if (left.heir.has_value()) BequeathPeers(*left.heir);
   }
   registry.Leave(logged_in_);
   worker_->RemoveWatcher(this);
   peers_ = {};
+}
+
+// Those it has sent to.
+void Client::TellPeersGone() {
+  for (const auto& [peer, unused] : peers_) {
+    const Route& route = worker_->FindRoute(peer);
+    if (route.kind != Route::Kind::kClient || route.ref == ref()) continue;
+    worker_->registry().Post(route.ref.worker, {Notice::Kind::kPeerGone, key(), route});
+  }
+}
+
+// They are told when the key's last connection goes, whichever of them sent.
+void Client::BequeathPeers(const ConnectionRef& heir) {
+  std::vector<PublicKey> keys;
+  for (const auto& [peer, unused] : peers_) keys.push_back(peer);
+  if (keys.empty()) return;
+  worker_->registry().Post(heir.worker, [heir, keys = std::move(keys)](Worker& worker) {
+    if (Client* client = worker.FindClient(heir)) client->Inherit(keys);
+  });
+}
+
+void Client::Inherit(const std::vector<PublicKey>& peers) {
+  for (const PublicKey& peer : peers) {
+    if (!peers_.contains(peer)) Remember(peer, worker_->FindRoute(peer));
+  }
 }
 
 // ---- Time ----
@@ -267,9 +292,11 @@ void Client::OnForwardPacket(derp::ServerSession&, const derp::ForwardPacketFram
     ++counters.dropped_unknown;
     return;
   }
-  if (last_key_ == frame.source && last_.route.ref == route.ref) return;
-  last_key_ = frame.source;
-  last_.route.ref = route.ref;
+  const uint64_t version = worker_->routes_version();
+  if (noted_version_ == version && noted_source_ == frame.source && noted_to_ == route.ref) return;
+  noted_version_ = version;
+  noted_source_ = frame.source;
+  noted_to_ = route.ref;
   worker_->NoteForwarded(frame.source, route.ref);
 }
 

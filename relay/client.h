@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <deque>
 #include <utility>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "derp/server_session.h"
@@ -32,6 +33,8 @@ class Client final : public Connection, private derp::ServerEvents {
   void SetDuplicate(bool duplicate);
   // A peer that had sent to it is gone.
   void TellGone(const PublicKey& peer);
+  // Another connection of its key has gone, which had sent to `peers`.
+  void Inherit(const std::vector<PublicKey>& peers);
   // As a meshed server that watches: `key` has come or gone.
   void Watch(const PublicKey& key, bool present);
 
@@ -70,6 +73,8 @@ class Client final : public Connection, private derp::ServerEvents {
   void NoRoute(const PublicKey& destination, derp::Bytes packet);
   void SpendBytes(size_t count, Instant now);
   void SendPresence();
+  void TellPeersGone();
+  void BequeathPeers(const ConnectionRef& heir);
 
   derp::ServerSession session_;
   bool logged_in_ = false;
@@ -84,6 +89,10 @@ class Client final : public Connection, private derp::ServerEvents {
   // The last destination, since packets come in runs.
   PublicKey last_key_;
   Peer last_;
+  // Of a meshed server: the pair that was noted last, while the routes are as they were.
+  PublicKey noted_source_;
+  ConnectionRef noted_to_;
+  uint64_t noted_version_ = 0;
   absl::flat_hash_map<PublicKey, Peer> peers_;
   // Of client_bytes_per_second: what may still be read; below 0 reading pauses.
   double allowance_ = 0;

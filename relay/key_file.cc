@@ -38,9 +38,11 @@ absl::StatusOr<PrivateKey> LoadOrMakeKey(const std::string& path, bool* made) {
   absl::StatusOr<PrivateKey> kept = LoadKey(path);
   if (kept.ok() || !absl::IsNotFound(kept.status())) return kept;
   PrivateKey fresh = PrivateKey::Generate();
-  std::string text = absl::StrCat(fresh.ToBase64(), "\n");
+  std::string base64 = fresh.ToBase64();
+  std::string text = absl::StrCat(base64, "\n");
   const absl::Status status = MakeStateFile(path, text);
   sodium_memzero(text.data(), text.size());
+  sodium_memzero(base64.data(), base64.size());
   // Another program was faster: its key it is.
   if (absl::IsAlreadyExists(status)) return LoadKey(path);
   if (!status.ok()) return status;

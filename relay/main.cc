@@ -2,7 +2,8 @@
 #include <pthread.h>
 #include <sodium.h>
 
-#include <cerrno>
+#include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -10,6 +11,7 @@
 #include <span>
 #include <string>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "relay/app.h"
 #include "relay/config.h"
@@ -20,7 +22,7 @@ namespace {
 constexpr int kExitStart = 1;   // could not start: a port in use, a bad file, no permission
 constexpr int kExitConfig = 2;  // bad command line or configuration
 // How often to look for what comes with time, such as a certificate about to expire.
-constexpr time_t kLookAgainSeconds = 86400;
+constexpr Duration kLookAgain = std::chrono::hours(24);
 
 sigset_t Signals() {
   sigset_t signals;
@@ -36,13 +38,18 @@ int CannotStart(const absl::Status& why) {
 
 // Until a signal says stop; which one.
 int Serve(App* app, const sigset_t& signals) {
+  const Clock& clock = SystemClock();
+  Instant look_again = clock.Now() + kLookAgain;
   for (;;) {
-    const timespec patience{kLookAgainSeconds, 0};
+    const auto left = std::chrono::ceil<std::chrono::seconds>(look_again - clock.Now());
+    const timespec patience{std::max<time_t>(left.count(), 0), 0};
     const int signal = sigtimedwait(&signals, nullptr, &patience);
     if (signal == SIGINT || signal == SIGTERM) return signal;
     if (signal == SIGHUP) app->Reload();
     if (signal == SIGUSR1) app->LogStatus();
-    if (signal < 0 && errno == EAGAIN) app->LogWarnings();
+    if (clock.Now() < look_again) continue;
+    app->LogWarnings();
+    look_again += kLookAgain;
   }
 }
 

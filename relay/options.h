@@ -55,7 +55,8 @@ struct QueueLimits {
   uint32_t stream_bytes = 512 << 10;
   // A client whose stream takes nothing for so long is closed (spec: derp.md).
   Duration write_timeout = std::chrono::seconds(2);
-  // Packets on their way from one worker to another, per pair.
+  // Packets on their way to one worker from all the others: each of these has its share, of 256 KiB
+  // or more.
   size_t between_workers_bytes = 4 << 20;
 };
 

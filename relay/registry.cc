@@ -62,8 +62,9 @@ bool Registry::Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, 
   Entry& entry = entries_[key];
   *duplicate = !entry.clients.empty();
   for (const ConnectionRef& other : entry.clients) Tell(Notice::Kind::kDuplicate, key, other);
-  if (entry.clients.size() >= limits_.max_connections_per_key) {
-    Tell(Notice::Kind::kCloseOldest, key, entry.clients.front());
+  // All that are over: one that was told before may not have gone yet.
+  for (size_t i = 0; i + limits_.max_connections_per_key <= entry.clients.size(); ++i) {
+    Tell(Notice::Kind::kCloseOldest, key, entry.clients[i]);
   }
   if (entry.clients.empty()) ++totals_.keys;
   ++totals_.clients;
@@ -72,20 +73,20 @@ bool Registry::Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, 
   return true;
 }
 
-bool Registry::Logout(const PublicKey& key, const ConnectionRef& ref) {
+Registry::Remainder Registry::Logout(const PublicKey& key, const ConnectionRef& ref) {
   const std::lock_guard lock(mutex_);
   const auto found = entries_.find(key);
-  if (found == entries_.end()) return false;
+  if (found == entries_.end()) return {};
   Entry& entry = found->second;
   const bool received = !entry.clients.empty() && entry.clients.back() == ref;
-  if (std::erase(entry.clients, ref) == 0) return false;
+  if (std::erase(entry.clients, ref) == 0) return {};
   if (received) Broadcast(key, RouteOf(entry));
   if (entry.clients.size() == 1) Tell(Notice::Kind::kNotDuplicate, key, entry.clients.front());
-  if (!entry.clients.empty()) return false;
+  if (!entry.clients.empty()) return {.nobody = false, .heir = entry.clients.back()};
   --totals_.keys;
   const bool gone = entry.links.empty();
   if (gone) entries_.erase(found);
-  return gone;
+  return {.nobody = gone, .heir = std::nullopt};
 }
 
 // ---- Mesh ----

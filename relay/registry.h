@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -37,8 +39,12 @@ class Registry {
   // not on the allow-list; else it ends in Logout(). `duplicate`: the key has other connections;
   // they have been told.
   bool Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, bool* duplicate);
-  // True if the key has no connection left here, nor in the mesh.
-  bool Logout(const PublicKey& key, const ConnectionRef& ref);
+  // Who is left of a key.
+  struct Remainder {
+    bool nobody = false;  // no connection here, nor in the mesh
+    std::optional<ConnectionRef> heir;  // the one here that receives now
+  };
+  Remainder Logout(const PublicKey& key, const ConnectionRef& ref);
 
   // `link` leads to `key`, or no longer.
   void AddMeshRoute(const PublicKey& key, const ConnectionRef& link);
@@ -46,6 +52,7 @@ class Registry {
   // A meshed server wants the connections of a key closed.
   void ClosePeer(const PublicKey& key);
   void Post(uint32_t worker, const Notice& notice) { mailboxes_[worker]->Post(notice); }
+  void Post(uint32_t worker, Mailbox::Call call) { mailboxes_[worker]->Post(std::move(call)); }
 
   struct Totals {
     uint64_t connections = 0;

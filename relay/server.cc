@@ -8,6 +8,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "core/new_thread.h"
 #include "relay/server_impl.h"
 
 namespace ringsock::relay {
@@ -133,7 +134,14 @@ absl::Status ServerImpl::Start() {
   if (auto status = Open(); !status.ok()) return status;
   all_ended_ = std::make_unique<std::latch>(static_cast<ptrdiff_t>(workers_.size()));
   for (uint32_t i = 0; i < workers_.size(); ++i) {
-    threads_.emplace_back([this, i] { RunThread(i); });
+    absl::StatusOr<std::thread> thread = NewThread([this, i] { RunThread(i); });
+    if (!thread.ok()) {
+      // Those that run wait for all; the others never come.
+      all_ended_->count_down(static_cast<ptrdiff_t>(workers_.size() - i));
+      Stop(Duration::zero());
+      return thread.status();
+    }
+    threads_.push_back(std::move(*thread));
   }
   return absl::OkStatus();
 }

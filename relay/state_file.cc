@@ -87,6 +87,8 @@ absl::StatusOr<std::string> ReadStateFile(const std::string& path, size_t max_by
   }
   if (absl::Status secret = CheckSecrecy(path, info, secrecy); !secret.ok()) return secret;
   std::string text;
+  // At once, since a text that moves leaves a copy of what may be a secret behind.
+  text.reserve(max_bytes + 1);
   // One more than may be, to see that it is too long; the size in `info` may be old by now.
   for (size_t size = 0;;) {
     text.resize(std::min(max_bytes + 1, size + 65536));

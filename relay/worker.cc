@@ -1,5 +1,7 @@
 #include "relay/worker.h"
 
+#include <algorithm>
+#include <bit>
 #include <utility>
 
 #include "base/log.h"
@@ -50,9 +52,11 @@ absl::Status Worker::Listen(const std::vector<ListenAddress>& addresses,
 
 void Worker::OpenRings() {
   rings_in_.resize(shared_->workers.size());
+  const size_t others = std::max<size_t>(rings_in_.size(), 2) - 1;
+  const size_t bytes = std::bit_floor(options().queues.between_workers_bytes / others);
   for (uint32_t from = 0; from < rings_in_.size(); ++from) {
     if (from == index_) continue;
-    rings_in_[from] = std::make_unique<FrameRing>(options().queues.between_workers_bytes);
+    rings_in_[from] = std::make_unique<FrameRing>(bytes);
   }
 }
 
@@ -218,10 +222,12 @@ void Worker::OpenMesh(const std::vector<MeshPeer>& peers, const PrivateKey* key)
 void Worker::NoteForwarded(const PublicKey& source, const ConnectionRef& to) {
   std::vector<ConnectionRef>& known = forwarded_[source];
   if (std::find(known.begin(), known.end(), to) != known.end()) return;
-  if (known.size() >= kMaxForwardedTo || forwarded_pairs_ >= kMaxForwardedPairs) {
+  if (known.size() >= kMaxForwardedTo || (forwarded_pairs_ >= kMaxForwardedPairs)) {
     ++counters_.peers_forgotten;
-    if (known.empty()) forwarded_.erase(source);
-    return;
+    if (known.empty()) return forwarded_.erase(source), void();
+    // The oldest, which is the likeliest to have gone.
+    known.erase(known.begin());
+    --forwarded_pairs_;
   }
   known.push_back(to);
   ++forwarded_pairs_;

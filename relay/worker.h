@@ -108,6 +108,8 @@ class Worker final : private io::ListenHandler {
   // As Deliver(), as a ForwardPacket frame to a meshed server.
   bool Forward(const ConnectionRef& link, const PublicKey& source, const PublicKey& destination,
                derp::Bytes packet, Instant now);
+  // Null: it has gone, or is a link to a meshed server.
+  Client* FindClient(const ConnectionRef& ref) const;
   MeshLink* AddMeshLink(MeshDialer* dialer);
   // A packet of `source`, a client of a meshed server, has gone to a client here, who is told when
   // `source` goes.
@@ -131,7 +133,6 @@ class Worker final : private io::ListenHandler {
   bool Admit();
   ConnectionRef NewRef();
   Connection* Find(const ConnectionRef& ref) const;
-  Client* FindClient(const ConnectionRef& ref) const;
   void ReadMail();
   void OnNotice(const Notice& notice);
   void SetRoute(const PublicKey& key, const Route& route);

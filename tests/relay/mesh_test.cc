@@ -76,6 +76,24 @@ TEST_F(MeshTest, LargePacketsCross) {
   EXPECT_EQ(far.Text(), std::string(65536, 'x') + "|");
 }
 
+// The limit is one client's; a server of the mesh carries those of many.
+TEST_F(MeshTest, AMeshedServerIsNotHeldToTheRateOfAClient) {
+  server_ = Open(MeshOptions({2}), 2);
+  Options options = MeshOptions({0});
+  options.identity = &identity_1_;
+  options.limits.client_bytes_per_second = 10'000;
+  options.limits.client_bytes_burst = 5'000;
+  second_ = Open(std::move(options), 1);
+  RunUntil([&] { return stats().mesh_connects == 1 && Second().mesh_connects == 1; }, "mesh");
+  TestClient& a = Join(1, 0);
+  TestClient& far = Join(3, 2);
+  RunFor(milliseconds(100));
+  for (int i = 0; i < 100; ++i) ASSERT_TRUE(a.Send(far.key(), std::string(1000, 'x')));
+  RunFor(seconds(1));
+  EXPECT_EQ(far.packets.size(), 100u);
+  EXPECT_EQ(Second().rate_pauses, 0u);
+}
+
 TEST_F(MeshTest, PeersThatGoAreKnownAndTold) {
   StartBoth();
   TestClient& a = Join(1, 0);

@@ -172,6 +172,22 @@ TEST_P(ServerTest, TheOldestOfTooManyConnectionsOfAKeyIsClosed) {
   EXPECT_EQ(stats().clients, 2u);
 }
 
+// What either connection of a key has sent is told of when the last one goes.
+TEST_P(ServerTest, PeersOfAConnectionThatWasReplacedAreToldToo) {
+  StartHere();
+  TestClient& peer = Join(3);
+  TestClient& old = Join(1);
+  ASSERT_TRUE(old.Send(peer.key(), "from the old one"));
+  RunFor(milliseconds(100));
+  TestClient& newer = Join(1, other());
+  old.Close();
+  RunFor(milliseconds(100));
+  EXPECT_THAT(peer.gone, IsEmpty());
+  newer.Close();
+  RunFor(milliseconds(100));
+  EXPECT_THAT(peer.gone, ElementsAre(Pair(newer.key(), kDisconnected)));
+}
+
 TEST_P(ServerTest, KeepAlivesComeEvery60To65Seconds) {
   StartHere();
   TestClient& a = Join(1, other());
