@@ -1,45 +1,13 @@
 // After the first packets, shards allocate nothing: every operator new on their threads is counted.
-#include <atomic>
-#include <cstdlib>
 #include <memory>
-#include <new>
 #include <string>
 #include <vector>
 
 #include "core/engine.h"
 #include "gtest/gtest.h"
+#include "tests/core/allocation_counter.h"
 #include "tests/core/engine_fixture.h"
-
-namespace {
-
-thread_local bool counting = false;
-std::atomic<uint64_t> allocations{0};
-
-void* Allocate(size_t size, size_t alignment = alignof(std::max_align_t)) {
-  if (counting) allocations.fetch_add(1, std::memory_order_relaxed);
-  const size_t rounded = (std::max<size_t>(size, 1) + alignment - 1) / alignment * alignment;
-  if (void* memory = std::aligned_alloc(alignment, rounded)) return memory;
-  std::abort();
-}
-
-}  // namespace
-
-void* operator new(size_t size) { return Allocate(size); }
-void* operator new[](size_t size) { return Allocate(size); }
-void* operator new(size_t size, std::align_val_t alignment) {
-  return Allocate(size, static_cast<size_t>(alignment));
-}
-void* operator new[](size_t size, std::align_val_t alignment) {
-  return Allocate(size, static_cast<size_t>(alignment));
-}
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete[](void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t) noexcept { std::free(memory); }
-void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, std::align_val_t) noexcept { std::free(memory); }
-void operator delete(void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
-void operator delete[](void* memory, size_t, std::align_val_t) noexcept { std::free(memory); }
+#include "tests/core/tls_relay.h"
 
 namespace ringsock {
 namespace {
@@ -47,10 +15,10 @@ namespace {
 class Echo final : public Handler {
  public:
   absl::Status OnShardStart(Shard&) override {
-    counting = true;
+    CountAllocations(true);
     return absl::OkStatus();
   }
-  void OnShardStop(Shard&) override { counting = false; }
+  void OnShardStop(Shard&) override { CountAllocations(false); }
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
     for (const ReceivedTrain& train : trains) {
       if (train.peer == PeerId::kNone) {
@@ -119,13 +87,56 @@ TEST_P(AllocationTest, NoneOnThePacketPath) {
     other.Drain();
   };
   for (int i = 0; i < 20; ++i) exercise();
-  const uint64_t before = allocations.load();
+  const uint64_t before = Allocations();
   for (int i = 0; i < 200; ++i) exercise();
-  EXPECT_EQ(allocations.load() - before, 0u);
+  EXPECT_EQ(Allocations() - before, 0u);
   const CounterSnapshot counters = (*engine)->Counters();
   EXPECT_EQ(counters.drops[static_cast<size_t>(Drop::kTxUnknownPeer)], 2200u);
   // All of them were taken by the ring.
   EXPECT_EQ(counters.drops[static_cast<size_t>(Drop::kTxQueueFull)], 0u);
+}
+
+// What a relay brings is handed to the shard in a ring, and goes back the same way.
+TEST_P(AllocationTest, NoneForRelayedPackets) {
+  if (const auto loop = io::CreateLoop({.backend = GetParam()}); !loop.ok()) {
+    GTEST_SKIP() << loop.status().ToString();
+  }
+  TlsRelay relay;
+  Echo echo;
+  KeepingHandler keeping;
+  std::unique_ptr<Engine> engines[2];
+  const PrivateKey keys[2] = {PrivateKey::Generate(), PrivateKey::Generate()};
+  PeerId peers[2];
+  Handler* const handlers[2] = {&keeping, &echo};
+  for (int i = 0; i < 2; ++i) {
+    EngineOptions options;
+    options.shards = 1;
+    options.pin_threads = false;
+    options.io.backend = GetParam();
+    engines[i] = *Engine::Start(options, handlers[i]);
+    ASSERT_TRUE(engines[i]->SetPrivateKey(keys[i]).ok());
+    ASSERT_TRUE(engines[i]->SetRelayMap(relay.Map(relay.pin())).ok());
+    peers[i] = *engines[i]->CreateEndpoint(keys[1 - i].Public(), "127.3.3.40:1");
+  }
+  const auto up = [](const Engine& engine) {
+    const EngineStatus status = engine.Status();
+    return !status.relays.empty() && status.relays.front().up;
+  };
+  ASSERT_TRUE(WaitUntil([&] { return up(*engines[0]) && up(*engines[1]); }));
+  auto sender = *engines[0]->NewSender();
+  size_t sent = 0;
+  const auto exercise = [&] {
+    for (int i = 0; i < 50; ++i) {
+      ASSERT_EQ(sender->Send(peers[0], TrainOf(Message(4, std::string(1000, 'x')))),
+                SendResult::kOk);
+    }
+    sender->Flush();
+    keeping.WaitFor(sent += 50);
+  };
+  for (int i = 0; i < 20; ++i) exercise();
+  const uint64_t before = Allocations();
+  for (int i = 0; i < 50; ++i) exercise();
+  EXPECT_EQ(Allocations() - before, 0u);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, AllocationTest,

@@ -244,6 +244,24 @@ class Serving(RelayTest):
         for client in clients:
             self.assertIn(RESTARTING, client.ended())
 
+    def test_a_mesh_over_tls(self):
+        key = self.write("mesh.key", "5b" * 32)
+        other = self.start("--mesh-key", key)
+        address = f"https://127.0.0.1:{other.node['DERPPort']}#"
+        far = Client(self.connect(other)[0]).logged_in()
+        for pin, meshed in ((other.node["CertName"], True), ("sha256-raw:" + "0" * 64, False)):
+            relay = self.start("--mesh-key", key, "--mesh-with", address + pin, "--state-dir",
+                               self.path(f"state-{meshed}"))
+            if not meshed:
+                self.assertIn("pin", relay.says(f"mesh with 127.0.0.1:{other.node['DERPPort']}"))
+                continue
+            while self.metric(relay, "mesh_keys") < 1:
+                pass
+            near = Client(self.connect(relay)[0]).logged_in()
+            near.send(SEND_PACKET, far.public + b"across")
+            self.assertEqual(far.receive(), (RECV_PACKET, near.public + b"across"))
+            self.assertEqual(self.metric(relay, 'packets_total{direction="forwarded_out"}'), 1)
+
     def test_stun_health_and_metrics(self):
         relay = self.start()
         self.assertEqual(self.page(relay, "/healthz"), (200, "ok\n"))

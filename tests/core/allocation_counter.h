@@ -1,0 +1,16 @@
+// Counts operator new on chosen threads. Linked into a test, it replaces the global operators.
+#ifndef RINGSOCK_TESTS_CORE_ALLOCATION_COUNTER_H_
+#define RINGSOCK_TESTS_CORE_ALLOCATION_COUNTER_H_
+
+#include <cstdint>
+
+namespace ringsock {
+
+// Whether allocations of this thread count, from now on. At first they do not.
+void CountAllocations(bool on);
+// Of all threads that count.
+uint64_t Allocations();
+
+}  // namespace ringsock
+
+#endif  // RINGSOCK_TESTS_CORE_ALLOCATION_COUNTER_H_
