@@ -45,6 +45,7 @@ Json RelayJson(const RelayStatus& relay) {
           {"health", relay.health},
           {"tx_packets", relay.tx_packets},
           {"rx_packets", relay.rx_packets},
+          {"rx_ignored", relay.rx_ignored},
           {"tx_dropped", relay.tx_dropped}};
 }
 

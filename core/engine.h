@@ -203,6 +203,7 @@ struct RelayStatus {
   std::string health;       // a problem the relay reported; empty: none
   uint64_t tx_packets = 0;
   uint64_t rx_packets = 0;
+  uint64_t rx_ignored = 0;  // frames that were no good, or of types unknown here
   uint64_t tx_dropped = 0;  // full queue, age, rate limit, broken connection
   uint64_t queued_bytes = 0;
 };

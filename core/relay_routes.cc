@@ -382,6 +382,7 @@ std::vector<RelayStatus> RelayRoutes::Status() const {
     status.health = connection.health;
     status.tx_packets = from.counters.tx_packets;
     status.rx_packets = from.counters.rx_packets;
+    status.rx_ignored = from.counters.rx_ignored;
     status.tx_dropped = from.counters.tx_dropped_full + from.counters.tx_dropped_aged +
                         from.counters.tx_dropped_rate + from.counters.tx_dropped_broken;
     status.queued_bytes = from.queued_bytes;

@@ -82,6 +82,7 @@ class Connection final : public RegionConnection,
   void Pump();
   bool PumpControl();
   void OnQueueChanged();
+  void CountIgnored();
   void OnAgeTimer();
   void OnTrimTimer();
 
@@ -107,6 +108,8 @@ class Connection final : public RegionConnection,
   bool in_receive_ = false;        // a session call is on the stack: it must live, and TLS as well
   bool got_packets_ = false;
   RateLimit restart_log_{std::chrono::seconds(10)};
+  RateLimit ignored_log_{std::chrono::minutes(10)};
+  uint64_t session_ignored_ = 0;       // frames of this session that were counted
   std::optional<absl::Status> break_;  // to be carried out by break_timer_
   bool redial_ = false;                // and then to dial at once
   std::string last_error_;
@@ -173,6 +176,7 @@ void Connection::OnDialed(std::unique_ptr<RelayTransport> transport) {
                                         .ideal_node = dialer_.ideal_node()},
                                .info = Clone(options_.info)};
   session_ = std::make_unique<ClientSession>(std::move(options), &key_, deps_.random, this);
+  session_ignored_ = 0;
   told_preferred_ = false;
   fast_start_ = false;
   Enter(State::kLogin);
@@ -311,9 +315,24 @@ absl::Status Connection::OnTransportBytes(std::span<std::byte> bytes) {
 }
 
 void Connection::OnTransportBytesEnd() {
+  CountIgnored();
   if (std::exchange(got_packets_, false)) events_->OnPacketsEnd(*this);
   if (!trim_timer_.scheduled()) trim_timer_.Schedule(now() + kTrimAfter);
   Pump();
+}
+
+void Connection::CountIgnored() {
+  const ClientSessionCounters& session = session_->counters();
+  const FrameDecoder::Counters& frames = session_->frame_counters();
+  const uint64_t ignored = session.dropped_short + session.dropped_out_of_order +
+                           frames.skipped_unknown + frames.skipped_oversized;
+  if (ignored == session_ignored_) return;
+  counters_.rx_ignored += ignored - std::exchange(session_ignored_, ignored);
+  if (!ignored_log_.Allow(now())) return;
+  Log().warn("relay region {}: node {} sent frames that were ignored: {} of unknown types, {} too "
+             "short, {} too long, {} out of turn",
+             region_.region_id, node_, frames.skipped_unknown, session.dropped_short,
+             frames.skipped_oversized, session.dropped_out_of_order);
 }
 
 void Connection::OnPacket(const PublicKey& source, Bytes packet) {

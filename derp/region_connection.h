@@ -55,6 +55,7 @@ struct RegionCounters {
   uint64_t tx_bytes = 0;
   uint64_t rx_packets = 0;
   uint64_t rx_bytes = 0;
+  uint64_t rx_ignored = 0;  // frames of unknown types, too short, too long, or out of their turn
   uint64_t tx_dropped_full = 0;    // over WriteQueueLimits::max_bytes
   uint64_t tx_dropped_aged = 0;    // over WriteQueueLimits::max_age
   uint64_t tx_dropped_rate = 0;    // over the relay's token bucket

@@ -158,6 +158,8 @@ TEST_F(RegionConnectionTroubleTest, BadFramesAreLeftOut) {
   EXPECT_EQ(events.story, "up ");
   EXPECT_EQ(events.sizes, (std::vector<size_t>{10, 20}));
   EXPECT_EQ(events.gone.size(), 0u);
+  EXPECT_EQ(connection->counters().rx_ignored, 7u);
+  EXPECT_EQ(connection->counters().rx_packets, 2u);
 }
 
 TEST_F(RegionConnectionTroubleTest, SaysWhyTheLoginFailed) {
