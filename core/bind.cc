@@ -188,7 +188,7 @@ absl::Status Bind::StartEngine(const EngineOptions& options) {
     }
   }
   absl::StatusOr<std::unique_ptr<internal::EngineImpl>> engine =
-      internal::EngineImpl::Start(options, receiver_.get(), peers_);
+      internal::EngineImpl::Start(options, receiver_.get(), peers_, options_.observer);
   if (!engine.ok()) return engine.status();
   std::array<std::unique_ptr<Sender>, kSenders> fresh;
   for (auto& sender : fresh) {

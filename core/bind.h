@@ -51,6 +51,7 @@ struct BindPacket {
 
 struct BindOptions {
   EngineOptions engine;
+  NetworkObserver* observer = nullptr;  // may be null; outlives the Bind
   // Received packets that may wait for Receive(): at least so many trains per shard and source, of
   // PacketRing::kBytesPerRecord on average. What finds no room is counted as Drop::kRxQueueFull.
   // At most 65536.

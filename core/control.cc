@@ -63,7 +63,16 @@ void Control::Stop() {
   thread_.join();
 }
 
+bool Control::OnThread() const {
+  std::lock_guard lock(mutex_);
+  return threaded_ && thread_.get_id() == std::this_thread::get_id();
+}
+
 bool Control::Execute(const std::function<void()>& task) {
+  if (OnThread()) {
+    task();
+    return true;
+  }
   std::unique_lock lock(mutex_);
   if (!threaded_) {
     if (stopping_) return false;

@@ -45,9 +45,11 @@ class Control {
   // Runs what was asked for and ends the thread. From then on Execute() runs nothing.
   void Stop();
 
-  // Any thread but a shard's: runs `task` on the control thread and returns when it has run. False
-  // if control has stopped and it will not.
+  // Any thread but a shard's: runs `task` on the control thread and returns when it has run; on the
+  // control thread itself at once. False if control has stopped and it will not.
   bool Execute(const std::function<void()>& task);
+  // Whether this is the control thread's own thread.
+  bool OnThread() const;
 
   // Control thread: runs what is queued and due; if that is nothing, waits for more until
   // `deadline`.
@@ -101,7 +103,7 @@ class Control {
   RateLimit lower_path_log_{std::chrono::seconds(1)};  // spec: PATH-5
 
   std::thread thread_;
-  std::mutex mutex_;
+  mutable std::mutex mutex_;
   std::condition_variable done_;
   std::deque<Task*> tasks_;  // guarded by mutex_
   bool threaded_ = false;    // guarded by mutex_

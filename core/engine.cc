@@ -35,8 +35,8 @@ void PinThisThread(uint32_t shard) {
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Engine>> Engine::Start(const EngineOptions& options,
-                                                      Handler* handler) {
-  return internal::EngineImpl::Start(options, handler, nullptr);
+                                                      Handler* handler, NetworkObserver* observer) {
+  return internal::EngineImpl::Start(options, handler, nullptr, observer);
 }
 
 namespace internal {
@@ -66,7 +66,8 @@ class EngineImpl::OnShard {
 
 absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOptions& options,
                                                               Handler* handler,
-                                                              std::shared_ptr<PeerState> peers) {
+                                                              std::shared_ptr<PeerState> peers,
+                                                              NetworkObserver* observer) {
   if (absl::Status status = CheckOptions(options, handler); !status.ok()) return status;
   const uint32_t shards = options.ShardCount();
   EngineLoops loops;
@@ -83,7 +84,10 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOption
   absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(control);
   if (!loop.ok()) return loop.status();
   loops.control = *std::move(loop);
-  return Create(options, handler, std::move(loops), Threads::kOwn, {.peers = std::move(peers)});
+  EngineParts parts;
+  parts.peers = std::move(peers);
+  parts.observer = observer;
+  return Create(options, handler, std::move(loops), Threads::kOwn, std::move(parts));
 }
 
 EngineImpl::EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
@@ -111,9 +115,14 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
   if (status.ok()) {
     Log().info("engine: {} on port {}: {}", engine->loops_.control->name(), engine->port_,
                engine->options_.ToString());
+    engine->net_checker_->SetBound(engine->shards_[0]->BoundTo(/*v6=*/false),
+                                   engine->shards_[0]->BoundTo(/*v6=*/true));
     status = engine->StartShards();
   }
-  if (status.ok()) engine->ResumeRelays();
+  if (status.ok()) {
+    engine->ResumeRelays();
+    engine->control_->Execute([&] { engine->net_checker_->Start(); });
+  }
   if (!status.ok()) {
     engine->Close();
     return status;
@@ -151,6 +160,7 @@ absl::Status EngineImpl::MakeParts(Handler* handler, const EngineParts& parts) {
                                                                 .connector = connector_.get(),
                                                                 .random = ProcessRandom()});
   control_->AddPart(relay_hub_.get());
+  MakeNetChecker(parts);
   absl::StatusOr<Quiescence::Reader> reader = quiescence.Register();
   if (!reader.ok()) return reader.status();
   reader_ = *std::move(reader);
@@ -159,6 +169,26 @@ absl::Status EngineImpl::MakeParts(Handler* handler, const EngineParts& parts) {
     if (absl::Status status = MakeShard(handler, relay); !status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+void EngineImpl::MakeNetChecker(const EngineParts& parts) {
+  NetChecker::ReadNetwork network = parts.network;
+  if (!network && threads_ == Threads::kOwn) {
+    network = [this] { return ReadAddresses(options_.network.ignored_interfaces); };
+  }
+  net_checker_ = std::make_unique<NetChecker>(
+      options_,
+      NetChecker::Environment{.loop = loops_.control.get(),
+                              .control = control_.get(),
+                              .shards = options_.shards,
+                              .peers = &state_->peers,
+                              .relays = relay_hub_.get(),
+                              .connector = connector_.get(),
+                              .random = parts.random != nullptr ? parts.random : &SystemRandom(),
+                              .observer = parts.observer,
+                              .network = std::move(network)});
+  control_->AddPart(net_checker_.get());
+  relay_hub_->SetUpdateWanted([this](absl::string_view reason) { net_checker_->Request(reason); });
 }
 
 // The next one.
@@ -222,6 +252,10 @@ void EngineImpl::Close() {
     Log().error("Close() was called on a shard's thread, which it would have to wait for: ignored");
     return;
   }
+  if (control_ != nullptr && control_->OnThread()) {
+    Log().error("Close() was called by an observer, which it would have to wait for: ignored");
+    return;
+  }
   if (closed_.exchange(true)) return;  // spec: RECV-7
   stop_.store(true, std::memory_order_release);
   if (threads_ == Threads::kCaller) {
@@ -237,6 +271,7 @@ void EngineImpl::Close() {
   if (control_ == nullptr) return;
   // On the thread that its connections belong to.
   control_->Execute([this] {
+    if (net_checker_ != nullptr) net_checker_->Close();
     if (relay_hub_ != nullptr) relay_hub_->Close();
   });
   control_->Stop();
@@ -284,6 +319,7 @@ absl::Status EngineImpl::SetRelayMap(std::optional<derp::RelayMap> map) {
   control_->Execute([&] {
     status = relay_hub_->SetMap(map);
     if (!status.ok()) return;
+    net_checker_->SyncMap();
     std::lock_guard lock(state_->relay_mutex);
     state_->relay_map = std::move(map);
   });
@@ -319,6 +355,10 @@ void EngineImpl::ResumeRelays() {
   });
 }
 
+void EngineImpl::ReStun(absl::string_view reason) {
+  if (!Closed()) net_checker_->Request(reason);
+}
+
 absl::StatusOr<std::unique_ptr<Sender>> EngineImpl::NewSender() { return senders_->NewSender(); }
 
 EngineStatus EngineImpl::Status() const {
@@ -326,7 +366,10 @@ EngineStatus EngineImpl::Status() const {
   status.backend = loops_.control->name();
   status.port = port_;
   status.shards = options_.shards;
-  control_->Execute([&] { relay_hub_->AddStatus(&status); });
+  control_->Execute([&] {
+    relay_hub_->AddStatus(&status);
+    net_checker_->AddStatus(&status);
+  });
   std::lock_guard lock(state_->mutex);
   if (state_->owner == this) status.peers = control_->Peers();
   return status;
@@ -335,6 +378,7 @@ EngineStatus EngineImpl::Status() const {
 CounterSnapshot EngineImpl::Counters() const {
   CounterSnapshot sum = senders_->Counters();
   sum += relay_hub_->Counters();
+  sum += net_checker_->Counters();
   for (const auto& shard : shards_) sum += shard->Counters();
   return sum;
 }

@@ -29,9 +29,11 @@
 #include "base/endpoint.h"
 #include "base/key.h"
 #include "core/counters.h"
+#include "core/own_endpoints.h"
 #include "core/peer_id.h"
 #include "derp/relay_map.h"
 #include "io/loop.h"
+#include "stun/report.h"
 
 namespace ringsock {
 
@@ -55,6 +57,17 @@ struct RelayOptions {
   // PEM file of trusted roots; empty: the system's. Verification is never off but by the test
   // switches of a node in the relay map.
   std::string roots_file;
+
+  std::string ToString() const;
+};
+
+// How the engine finds out what network it is in.
+struct NetworkOptions {
+  // Ask the STUN servers of the relay map what they see of us, out of the data sockets, and take
+  // the nearest region for home. Off: our endpoints are local addresses only.
+  bool netcheck = true;
+  // Interfaces whose addresses are none of ours to peers: the tunnel's own.
+  std::vector<std::string> ignored_interfaces;
 
   std::string ToString() const;
 };
@@ -83,6 +96,8 @@ struct EngineOptions {
   uint32_t max_senders = 64;
   // Connections to relays.
   RelayOptions relay;
+  // Our own endpoints, and the network.
+  NetworkOptions network;
   // Backend, offloads and batch sizes.
   io::LoopOptions io;
 
@@ -163,6 +178,20 @@ class Handler {
   virtual void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) = 0;
 };
 
+// Told what the engine finds out about us, for whoever carries it to the peers. Calls come on the
+// control thread, never two at a time, and hold up relays while they last: hand things on, do not
+// wait. They may call the engine, but not close or destroy it.
+class NetworkObserver {
+ public:
+  virtual ~NetworkObserver() = default;
+  // The addresses we can be reached at, the best first, when the list has changed (spec: EP-3,
+  // EP-4). A view that ends with the call.
+  virtual void OnEndpoints(std::span<const OwnEndpoint> /*endpoints*/) {}
+  // The kind of network we are in, when it is another one: latencies alone are no news (spec:
+  // EP-5).
+  virtual void OnNetInfo(const NetInfo& /*info*/) {}
+};
+
 // Sends from a thread that is not a shard's. One Sender belongs to one thread at a time. Packets of
 // one peer leave in the order they were sent. Bytes are copied into a bounded ring; a shard that
 // sleeps is woken, a running one is not.
@@ -215,6 +244,10 @@ struct EngineStatus {
   std::vector<PeerStatus> peers;
   RegionId home = 0;  // 0: none
   std::vector<RelayStatus> relays;
+  std::vector<OwnEndpoint> endpoints;       // ours, the best first (spec: EP-3)
+  std::optional<NetInfo> net_info;          // none before the first netcheck has ended
+  std::optional<stun::Report> last_report;  // of the netcheck
+  stun::NetcheckStats netcheck;             // totals of all netchecks
 };
 
 // All calls are safe from every thread. Those that change peers are carried out by the control
@@ -223,14 +256,16 @@ struct EngineStatus {
 // destroy its engine.
 class Engine {
  public:
-  // Opens the sockets and starts the threads. `handler` outlives the engine. Errors name the cure.
+  // Opens the sockets and starts the threads. `handler`, and `observer` if there is one, outlive
+  // the engine. Errors name the cure.
   static absl::StatusOr<std::unique_ptr<Engine>> Start(const EngineOptions& options,
-                                                       Handler* handler);
+                                                       Handler* handler,
+                                                       NetworkObserver* observer = nullptr);
   virtual ~Engine() = default;
 
-  // Stops the threads and closes the sockets: no call to the handler is running or will come when
-  // it returns. The first call does the work; later ones return at once. From a Handler: a logged
-  // error, and nothing else.
+  // Stops the threads and closes the sockets: no call to the handler or observer is running or will
+  // come when it returns. The first call does the work; later ones return at once. From a Handler
+  // or an observer: a logged error, and nothing else.
   virtual void Close() = 0;
 
   virtual uint16_t port() const = 0;
@@ -255,6 +290,11 @@ class Engine {
   // Our WireGuard key, with which we prove to relays who we are (spec: PEER-3). The engine keeps a
   // copy of its own. Another key than before closes every relay connection and opens home again.
   virtual absl::Status SetPrivateKey(const PrivateKey& key) = 0;
+
+  // Looks at our own endpoints anew, now or after the update that runs; `reason` is for the log
+  // (spec: EP-1, EP-2). Without being asked the engine does so at start, with a new map or key,
+  // and every 20 to 26 s while there is a peer. Does not wait; from a Handler too.
+  virtual void ReStun(absl::string_view reason) = 0;
 
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.
   virtual absl::StatusOr<std::unique_ptr<Sender>> NewSender() = 0;

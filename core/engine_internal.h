@@ -12,8 +12,10 @@
 #include <thread>
 #include <vector>
 
+#include "base/random.h"
 #include "core/control.h"
 #include "core/engine.h"
+#include "core/net_checker.h"
 #include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
@@ -54,6 +56,12 @@ struct EngineParts {
   std::function<std::unique_ptr<RelayConnector>(io::Loop*, TimerQueue*)> connector = nullptr;
   // In place of all relaying; outlives the engine.
   RelayQueue* relay = nullptr;
+  // Outlives the engine.
+  NetworkObserver* observer = nullptr;
+  // The addresses of this host. Null: the kernel's, or none with Threads::kCaller.
+  NetChecker::ReadNetwork network = nullptr;
+  // For netchecks; outlives the engine. Null: the system's.
+  Random* random = nullptr;
 };
 
 // Readers of the peers beside shards and Senders: Engine::ConfirmPath() and a Bind's queues.
@@ -80,7 +88,8 @@ class EngineImpl final : public Engine {
   // Engine::Start(), going on with `peers` if given.
   static absl::StatusOr<std::unique_ptr<EngineImpl>> Start(const EngineOptions& options,
                                                            Handler* handler,
-                                                           std::shared_ptr<PeerState> peers);
+                                                           std::shared_ptr<PeerState> peers,
+                                                           NetworkObserver* observer = nullptr);
   ~EngineImpl() override;
 
   void Close() override;
@@ -91,6 +100,7 @@ class EngineImpl final : public Engine {
   void ConfirmPath(PeerId peer, const Endpoint& from) override;
   absl::Status SetRelayMap(std::optional<derp::RelayMap> map) override;
   absl::Status SetPrivateKey(const PrivateKey& key) override;
+  void ReStun(absl::string_view reason) override;
   absl::StatusOr<std::unique_ptr<Sender>> NewSender() override;
   EngineStatus Status() const override;
   CounterSnapshot Counters() const override;
@@ -104,6 +114,7 @@ class EngineImpl final : public Engine {
   EngineShard& shard(size_t index) { return *shards_[index]; }
   Control& control() { return *control_; }
   RelayHub& relay_hub() { return *relay_hub_; }
+  NetChecker& net_checker() { return *net_checker_; }
 
  private:
   // While it lives, this thread runs a shard of the engine.
@@ -112,6 +123,7 @@ class EngineImpl final : public Engine {
   EngineImpl(const EngineOptions& options, EngineLoops loops, Threads threads,
              std::shared_ptr<PeerState> peers);
   absl::Status MakeParts(Handler* handler, const EngineParts& parts);
+  void MakeNetChecker(const EngineParts& parts);
   absl::Status MakeShard(Handler* handler, RelayQueue* relay);
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);
@@ -135,6 +147,7 @@ class EngineImpl final : public Engine {
   std::unique_ptr<Control> control_;
   std::unique_ptr<RelayConnector> connector_;
   std::unique_ptr<RelayHub> relay_hub_;
+  std::unique_ptr<NetChecker> net_checker_;
   std::vector<std::unique_ptr<EngineShard>> shards_;
 
   std::mutex reader_mutex_;  // of ConfirmPath(); guards the next two

@@ -6,6 +6,7 @@
 #include <iterator>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "core/engine.h"
 #include "core/engine_internal.h"
 
@@ -27,6 +28,11 @@ std::string RelayOptions::ToString() const {
                       " relay.roots_file=", roots_file.empty() ? "system" : roots_file);
 }
 
+std::string NetworkOptions::ToString() const {
+  return absl::StrCat("network.netcheck=", netcheck, " network.ignored_interfaces=",
+                      ignored_interfaces.empty() ? "none" : absl::StrJoin(ignored_interfaces, ","));
+}
+
 std::string EngineOptions::ToString() const {
   const char* backend = io.backend == io::Backend::kAuto    ? "auto"
                         : io.backend == io::Backend::kUring ? "io_uring"
@@ -36,9 +42,9 @@ std::string EngineOptions::ToString() const {
       " ipv6=", ipv6 ? bind_v6.ToString() : "off", " shards=", shards, " pin_threads=", pin_threads,
       " socket_buffer=", socket_buffer, " max_peers=", max_peers,
       " sender_ring_packets=", sender_ring_packets, " max_senders=", max_senders, " ",
-      relay.ToString(), " backend=", backend, " gso=", io.gso, " gro=", io.gro,
-      " zero_copy=", io.zero_copy, " rx_buffers=", io.rx_buffers, " rx_batch=", io.rx_batch,
-      " tx_queue=", io.tx_queue, " tx_slabs=", io.tx_slabs,
+      relay.ToString(), " ", network.ToString(), " backend=", backend, " gso=", io.gso,
+      " gro=", io.gro, " zero_copy=", io.zero_copy, " rx_buffers=", io.rx_buffers,
+      " rx_batch=", io.rx_batch, " tx_queue=", io.tx_queue, " tx_slabs=", io.tx_slabs,
       " spin_us=", std::chrono::duration_cast<std::chrono::microseconds>(io.spin).count());
 }
 

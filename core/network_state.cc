@@ -217,12 +217,14 @@ void DescribeAddresses(const NetworkState& before, const NetworkState& after, Ch
   }
 }
 
-absl::StatusOr<NetworkState> ReadOnce(const std::vector<std::string>& ignored) {
+absl::StatusOr<NetworkState> ReadOnce(const std::vector<std::string>& ignored, bool routes) {
   Netlink netlink;  // a fresh one: the rest of an interrupted dump may lie in an old one
   Reader reader{&ignored, {}, {}, {}};
   absl::Status status = netlink.Dump(RTM_GETLINK, Call<&Reader::OnLink>, &reader);
   if (status.ok()) status = netlink.Dump(RTM_GETADDR, Call<&Reader::OnAddress>, &reader);
-  if (status.ok()) status = netlink.Dump(RTM_GETROUTE, Call<&Reader::OnRoute>, &reader);
+  if (status.ok() && routes) {
+    status = netlink.Dump(RTM_GETROUTE, Call<&Reader::OnRoute>, &reader);
+  }
   if (!status.ok()) return status;
   for (auto& [name, list] : reader.state.addresses) {
     std::sort(list.begin(), list.end(),
@@ -234,6 +236,14 @@ absl::StatusOr<NetworkState> ReadOnce(const std::vector<std::string>& ignored) {
                      std::tie(a.v4, b.metric, b.interface, b.gateway.bytes);
             });
   return std::move(reader.state);
+}
+
+absl::StatusOr<NetworkState> Read(const std::vector<std::string>& ignored, bool routes) {
+  absl::StatusOr<NetworkState> state = ReadOnce(ignored, routes);
+  for (int i = 1; i < kMaxReads && absl::IsAborted(state.status()); ++i) {
+    state = ReadOnce(ignored, routes);
+  }
+  return state;
 }
 
 }  // namespace
@@ -274,9 +284,11 @@ std::string DescribeChange(const NetworkState& before, const NetworkState& after
 }
 
 absl::StatusOr<NetworkState> ReadNetworkState(const std::vector<std::string>& ignored) {
-  absl::StatusOr<NetworkState> state = ReadOnce(ignored);
-  for (int i = 1; i < kMaxReads && absl::IsAborted(state.status()); ++i) state = ReadOnce(ignored);
-  return state;
+  return Read(ignored, /*routes=*/true);
+}
+
+absl::StatusOr<NetworkState> ReadAddresses(const std::vector<std::string>& ignored) {
+  return Read(ignored, /*routes=*/false);
 }
 
 }  // namespace ringsock

@@ -46,6 +46,9 @@ std::string DescribeChange(const NetworkState& before, const NetworkState& after
 // Of this thread's network namespace. Interfaces in `ignored` are left out: the tunnel's own, say,
 // whose addresses nobody can reach the host by. Errors are the kernel's.
 absl::StatusOr<NetworkState> ReadNetworkState(const std::vector<std::string>& ignored);
+// The same without default routes: the kernel shows routes only all together, and a router may have
+// a million.
+absl::StatusOr<NetworkState> ReadAddresses(const std::vector<std::string>& ignored);
 
 }  // namespace ringsock
 

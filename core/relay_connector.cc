@@ -4,6 +4,8 @@
 
 #include "absl/status/statusor.h"
 #include "base/random.h"
+#include "derp/latency_check.h"
+#include "derp/node_dialer.h"
 #include "derp/region_connection.h"
 #include "derp/resolver.h"
 #include "derp/tls.h"
@@ -49,11 +51,28 @@ class Connector final : public RelayConnector {
     return derp::NewRegionConnection(deps_, region, key, std::move(options), events);
   }
 
+  derp::Resolver* resolver() override { return resolver_.get(); }
+
+  void MeasureLatency(const derp::RelayNode& node, LatencyDone done) override {
+    if (latency_ == nullptr) {
+      const derp::DialContext context{.streams = deps_.loop->streams(),
+                                      .clock = &deps_.loop->clock(),
+                                      .timers = deps_.timers,
+                                      .resolver = deps_.resolver,
+                                      .device = {}};
+      latency_ =
+          std::make_unique<derp::LatencyChecks>(context, tls_.get(), derp::LatencyCheckOptions{});
+    }
+    const absl::Status status = latency_->Start(node, done);
+    if (!status.ok()) done(status);
+  }
+
   void OnLinkChange() override {
     if (resolver_ != nullptr) resolver_->OnLinkChange();
   }
   // Its sockets are of the control thread's loop.
   void Close() override {
+    latency_.reset();
     deps_.resolver = nullptr;
     deps_.tls = nullptr;
     resolver_.reset();
@@ -65,6 +84,7 @@ class Connector final : public RelayConnector {
   derp::RegionConnectionDeps deps_;
   std::unique_ptr<derp::TlsClientContext> tls_;
   std::unique_ptr<derp::Resolver> resolver_;
+  std::unique_ptr<derp::LatencyChecks> latency_;
 };
 
 }  // namespace

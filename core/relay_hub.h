@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "base/key.h"
 #include "base/log.h"
@@ -33,6 +34,10 @@
 
 namespace ringsock {
 
+namespace derp {
+class Resolver;
+}  // namespace derp
+
 // Makes connections to relays. For the control thread.
 class RelayConnector {
  public:
@@ -44,6 +49,14 @@ class RelayConnector {
                                                           const PrivateKey& key,
                                                           derp::RegionEvents* events) = 0;
   virtual void OnLinkChange() {}
+  // What netchecks need beside connections, from Prepare() until Close(). Null: no names.
+  virtual derp::Resolver* resolver() { return nullptr; }
+  // How long a relay takes to answer over HTTPS (spec: NC-9); an error is none. Calls `done` once
+  // at most, from wherever it likes, and not after Close().
+  using LatencyDone = std::function<void(absl::StatusOr<Duration>)>;
+  virtual void MeasureLatency(const derp::RelayNode& /*node*/, LatencyDone done) {
+    done(absl::UnimplementedError("no HTTPS here"));
+  }
   // After the last connection has gone: gives back what is the control thread's.
   virtual void Close() {}
 };

@@ -80,6 +80,8 @@ class RelayRoutes final : private derp::RegionEvents {
   // There are a map with regions, and a key (spec: DERP-1).
   bool enabled() const { return map_.has_value() && !key_.IsZero(); }
   bool has_map() const { return map_.has_value(); }
+  // With at least one region, or none.
+  const std::optional<derp::RelayMap>& map() const { return map_; }
   const PublicKey& public_key() const { return public_key_; }
 
   // A peer has this region among its addresses, or no longer (spec: EP-6). 0 is none.

@@ -80,6 +80,12 @@ void EngineShard::CloseSocket(bool v6) {
   socket.reset();
 }
 
+std::optional<Endpoint> EngineShard::BoundTo(bool v6) const {
+  const std::optional<Socket>& socket = v6 ? v6_ : v4_;
+  if (!socket.has_value()) return std::nullopt;
+  return loop_.LocalEndpoint(socket->id);
+}
+
 absl::Status EngineShard::Start() {
   BeginBatch();
   absl::Status status = env_.handler->OnShardStart(*this);

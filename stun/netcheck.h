@@ -62,21 +62,6 @@ struct NetcheckRequest {
   RegionId home = 0;   // where we are now (spec: NC-10); 0: nowhere
 };
 
-// Totals, in datagrams. What is ignored changes nothing (spec: NC-11).
-struct NetcheckStats {
-  uint64_t probes_sent = 0;
-  uint64_t probes_spared = 0;  // they would have brought nothing new (spec: NC-5)
-  uint64_t answers = 0;        // that were used
-  uint64_t malformed = 0;
-  uint64_t unknown_id = 0;    // forged, or of a report before the last one
-  uint64_t late = 0;          // of the last report, after its end
-  uint64_t repeated = 0;      // second answer to one probe
-  uint64_t wrong_source = 0;  // from another address than was asked
-  uint64_t wrong_family = 0;  // tells an address of the other family
-  uint64_t refused = 0;       // error responses
-  uint64_t unresolved = 0;    // probes without an address to go to
-};
-
 // Belongs to the control thread.
 class Netcheck {
  public:

@@ -43,6 +43,21 @@ struct Report {
   friend bool operator==(const Report&, const Report&) = default;
 };
 
+// Totals, in datagrams. What is ignored changes nothing (spec: NC-11).
+struct NetcheckStats {
+  uint64_t probes_sent = 0;
+  uint64_t probes_spared = 0;  // they would have brought nothing new (spec: NC-5)
+  uint64_t answers = 0;        // that were used
+  uint64_t malformed = 0;
+  uint64_t unknown_id = 0;    // forged, or of a report before the last one
+  uint64_t late = 0;          // of the last report, after its end
+  uint64_t repeated = 0;      // second answer to one probe
+  uint64_t wrong_source = 0;  // from another address than was asked
+  uint64_t wrong_family = 0;  // tells an address of the other family
+  uint64_t refused = 0;       // error responses
+  uint64_t unresolved = 0;    // probes without an address to go to
+};
+
 // The one line of the log (spec: NC-12):
 // udp=yes v6=no mapvarydest=no hair=unknown v4a=192.0.2.1:41641 v6a=- derp=1 latency=1-v4:12.3ms
 std::string ToLogLine(const Report& report);
