@@ -1,0 +1,169 @@
+// What a shard asks of the kernel while it echoes packets: every system call of its thread is seen
+// by a tracer (ptrace(2)), which is another process. On io_uring it is the ring's alone, and now and
+// then a look at a socket's drop counter.
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/ptrace.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "core/engine.h"
+#include "gtest/gtest.h"
+#include "tests/core/engine_fixture.h"
+
+namespace ringsock {
+namespace {
+
+constexpr int kTrains = 500;
+constexpr int kSegments = 20;
+constexpr int kSingles = 500;
+
+// What the two processes say to one another.
+struct Shared {
+  enum Phase : int { kStarting, kCounting, kDone };
+  std::atomic<int> phase{kStarting};
+  std::atomic<pid_t> shard{0};
+  std::atomic<bool> traced{false};
+};
+
+class Echo final : public Handler {
+ public:
+  explicit Echo(Shared* shared) : shared_(shared) {}
+  absl::Status OnShardStart(Shard&) override {
+    shared_->shard = gettid();
+    return absl::OkStatus();
+  }
+  void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
+    for (const ReceivedTrain& train : trains) {
+      shard.ConfirmPath(train.peer, train.from);
+      shard.Send(train.peer, train.packets);
+    }
+  }
+
+ private:
+  Shared* const shared_;
+};
+
+void Exchange(RemoteHost* host, uint16_t port, int trains, int singles) {
+  for (int i = 0; i < trains; ++i) {
+    std::string train;
+    for (int k = 0; k < kSegments; ++k) train += Message(4, std::string(996, 'x'));
+    host->SendTrain(port, train, 1000);
+    for (int k = 0; k < kSegments; ++k) host->Receive();
+  }
+  for (int i = 0; i < singles; ++i) {
+    host->Send(port, Message(4, "one"));
+    host->Receive();
+  }
+}
+
+// The traced process. Its exit status is 0 if all went well.
+int RunEngine(io::Backend backend, Shared* shared) {
+  EngineOptions options;
+  options.shards = 1;
+  options.pin_threads = false;
+  options.io.backend = backend;
+  Echo echo(shared);
+  auto engine = Engine::Start(options, &echo);
+  RemoteHost host;
+  if (!engine.ok() || !host.ok()) return 2;
+  if (!(*engine)->CreateEndpoint(KeyNumber(1), host.text()).ok()) return 3;
+  Exchange(&host, (*engine)->port(), 10, 10);
+  if (!WaitUntil([shared] { return shared->traced.load(); })) return 4;
+  Exchange(&host, (*engine)->port(), 1, 1);
+  shared->phase = Shared::kCounting;
+  Exchange(&host, (*engine)->port(), kTrains, kSingles);
+  shared->phase = Shared::kDone;
+  (*engine)->Close();
+  return testing::Test::HasFailure() ? 5 : 0;
+}
+
+// By number, the system calls of the thread between the two phases.
+std::map<long, int> Trace(Shared* shared) {
+  std::map<long, int> calls;
+  if (!WaitUntil([shared] { return shared->shard.load() != 0; })) return calls;
+  const pid_t tid = shared->shard;
+  if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACESYSGOOD) != 0 ||
+      ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) != 0) {
+    ADD_FAILURE() << "ptrace: " << strerror(errno);
+    return calls;
+  }
+  int status = 0;
+  while (waitpid(tid, &status, __WALL) == tid && WIFSTOPPED(status)) {
+    shared->traced = true;
+    const int phase = shared->phase;
+    __ptrace_syscall_info info{};
+    if (WSTOPSIG(status) == (SIGTRAP | 0x80) && phase == Shared::kCounting &&
+        ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) > 0 &&
+        info.op == PTRACE_SYSCALL_INFO_ENTRY) {
+      ++calls[static_cast<long>(info.entry.nr)];
+    }
+    if (phase == Shared::kDone) {
+      ptrace(PTRACE_DETACH, tid, nullptr, nullptr);
+      break;
+    }
+    ptrace(PTRACE_SYSCALL, tid, nullptr, nullptr);
+  }
+  return calls;
+}
+
+class SystemCallsTest : public testing::TestWithParam<io::Backend> {};
+
+TEST_P(SystemCallsTest, OnlyThoseOfTheLoop) {
+  if (const auto loop = io::CreateLoop({.backend = GetParam()}); !loop.ok()) {
+    GTEST_SKIP() << loop.status().ToString();
+  }
+  void* const memory =
+      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+  ASSERT_NE(memory, MAP_FAILED);
+  auto* const shared = new (memory) Shared;
+  const Instant start = SystemClock().Now();
+  const pid_t child = fork();
+  ASSERT_GE(child, 0);
+  if (child == 0) _exit(RunEngine(GetParam(), shared));
+  const std::map<long, int> calls = Trace(shared);
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_EQ(status, 0);
+  const auto took = (SystemClock().Now() - start) / std::chrono::milliseconds(1);
+
+  const bool uring = GetParam() == io::Backend::kUring;
+  const std::set<long> loops = uring ? std::set<long>{SYS_io_uring_enter}
+                                     : std::set<long>{SYS_recvmmsg, SYS_sendmmsg, SYS_epoll_wait,
+                                                      SYS_epoll_pwait2, SYS_ppoll};
+  int of_loop = 0;
+  for (const auto& [number, count] : calls) {
+    if (loops.contains(number)) {
+      of_loop += count;
+    } else if (number == SYS_getsockopt) {
+      // The drop counters of two sockets, at most every 10 ms.
+      EXPECT_LE(count, 2 * (took / 10 + 1));
+    } else {
+      ADD_FAILURE() << count << " system calls of number " << number;
+    }
+  }
+  EXPECT_GT(of_loop, 0);
+  // A train, or a single packet, that comes alone: one call to wait for it and one to send it; the
+  // other backend asks until there is nothing left. The rest is leave for interrupted waits.
+  const int per_turn = uring ? 3 : 6;
+  EXPECT_LE(of_loop, per_turn * (kTrains + kSingles));
+  RecordProperty("calls", of_loop);
+  munmap(memory, sizeof(Shared));
+}
+
+INSTANTIATE_TEST_SUITE_P(All, SystemCallsTest,
+                         testing::Values(io::Backend::kMmsg, io::Backend::kUring),
+                         [](const testing::TestParamInfo<io::Backend>& info) {
+                           return info.param == io::Backend::kUring ? "Uring" : "Mmsg";
+                         });
+
+}  // namespace
+}  // namespace ringsock
