@@ -1,7 +1,6 @@
 // What a shard asks of the kernel while it echoes packets: every system call of its thread is seen
-// by a tracer (ptrace(2)), which is another process. On io_uring it is the ring's alone, and now and
+// by a tracer (ptrace(2)), which is another process. On io_uring it is the ring alone, and now and
 // then a look at a socket's drop counter.
-#include <sched.h>
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
