@@ -19,8 +19,22 @@ missing_packages() {
   done < <(grep -v '^#' tools/packages.txt)
 }
 
+# Packages that come with a service (coturn) are wanted for their program alone: nothing is started
+# while they are installed, nor at the next boot.
 apt_install() {
-  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@" >&2 </dev/null
+  local policy=/usr/sbin/policy-rc.d ours='' status=0
+  if [ ! -e "$policy" ] && printf '#!/bin/sh\nexit 101\n' >"$policy" 2>/dev/null; then
+    chmod 755 "$policy"
+    ours=1
+  fi
+  apt-get install -y -q -o DPkg::Lock::Timeout=300 --no-install-recommends "$@" >&2 </dev/null ||
+    status=$?
+  [ -z "$ours" ] || rm -f "$policy"
+  case " $* " in *" coturn "*)
+    [ "$status" != 0 ] || systemctl disable coturn >/dev/null 2>&1 ||
+      update-rc.d coturn disable >/dev/null 2>&1 || say "Note: coturn's service may be enabled" ;;
+  esac
+  return "$status"
 }
 
 # Installs what is missing of the needs given, or says what to do and fails.
