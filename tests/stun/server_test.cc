@@ -178,16 +178,47 @@ TEST_F(ServerTest, AnswersAreNotAnswered) {
   EXPECT_TRUE(client.packets.empty());
 }
 
+// Whatever is sent, of whatever size, over either family and in either dialect: an answer goes only
+// to a good request, once, and is at most three times as long.
 TEST_F(ServerTest, NeverAnAmplifier) {
-  Start(Dialect::kRfc);
-  Node v4(&net, net.AddHost("v4", {V4(203, 0, 113, 1)}), 1000);
-  Node v6(&net, net.AddHost("v6", {V6(9)}), 2000, {}, IpAddress::AnyV6());
-  for (Node* node : {&v4, &v6}) {
-    const std::string smallest = BareRequest(MakeTransactionId(net.random()));
-    node->Send(node == &v4 ? at4 : at6, smallest);
-    ASSERT_TRUE(net.RunUntilIdle());
-    ASSERT_EQ(node->packets.size(), 1u);
-    EXPECT_LE(node->packets[0].bytes.size(), kMaxAmplification * smallest.size());
+  for (const Dialect dialect : {Dialect::kReference, Dialect::kRfc}) {
+    server.reset();
+    Start(dialect);
+    const auto outside = static_cast<uint8_t>(dialect == Dialect::kRfc ? 1 : 2);
+    const auto name = std::to_string(outside);
+    Node v4(&net, net.AddHost("v4-" + name, {V4(203, 0, 113, outside)}), 1000);
+    Node v6(&net, net.AddHost("v6-" + name, {V6(90 + outside)}), 2000, {}, IpAddress::AnyV6());
+    for (Node* node : {&v4, &v6}) {
+      const auto answers = [&](const std::string& packet) {
+        node->packets.clear();
+        node->Send(node == &v4 ? at4 : at6, packet);
+        EXPECT_TRUE(net.RunUntilIdle());
+        for (const auto& answer : node->packets) {
+          EXPECT_LE(answer.bytes.size(), kMaxAmplification * packet.size());
+        }
+        return node->packets.size();
+      };
+      const std::string good = Request();
+      EXPECT_EQ(answers(good), 1u);
+      // The smallest request there is has the largest answer for its size.
+      EXPECT_EQ(answers(BareRequest(MakeTransactionId(net.random()))),
+                dialect == Dialect::kRfc ? 1u : 0u);
+      for (size_t size = 0; size < good.size(); ++size) {
+        EXPECT_EQ(answers(good.substr(0, size)), 0u) << "cut to " << size;
+      }
+      // A flipped bit of the transaction id, too, breaks the fingerprint.
+      for (size_t bit = 0; bit < 8 * good.size(); ++bit) {
+        std::string bad = good;
+        bad[bit / 8] = static_cast<char>(bad[bit / 8] ^ (1 << bit % 8));
+        const bool fingerprinted = bit / 8 < kRequestSize - 8 || bit / 8 >= kRequestSize - 4;
+        const size_t count = answers(bad);
+        // In the RFC's dialect an attribute that is not FINGERPRINT any more may be one to ignore.
+        if (dialect == Dialect::kReference || fingerprinted) {
+          EXPECT_EQ(count, 0u) << "bit " << bit;
+        }
+        EXPECT_LE(count, 1u);
+      }
+    }
   }
 }
 
