@@ -41,6 +41,7 @@ Checker::Checker(const CheckerDeps& deps, const CheckerOptions& options, const d
     : deps_(deps),
       options_(options),
       map_(map),
+      hairpin_(deps.loop, IpAddress::AnyV4()),
       https_({.streams = deps.loop->streams(),
               .clock = &deps.loop->clock(),
               .timers = deps.timers,
@@ -54,7 +55,7 @@ Checker::Checker(const CheckerDeps& deps, const CheckerOptions& options, const d
 
 Checker::~Checker() {
   for (const auto& [id, name] : names_) deps_.resolver->Cancel(id);
-  for (const auto& socket : {v4_, v6_, hairpin_}) {
+  for (const auto& socket : {v4_, v6_}) {
     if (socket.has_value()) deps_.loop->CloseUdp(*socket);
   }
 }
@@ -74,7 +75,6 @@ absl::Status Checker::Open() {
   const absl::Status v6 = open(IpAddress::AnyV6(), v4_ ? port_ : options_.port, &v6_);
   if (!v4_.has_value() && v6_.has_value()) port_ = deps_.loop->LocalEndpoint(*v6_).port;
   if (!v4.ok() && (options_.port != 0 || !v6.ok())) return v4;
-  if (v4_.has_value()) (void)open(IpAddress::AnyV4(), 0, &hairpin_);
   return absl::OkStatus();
 }
 
@@ -131,7 +131,7 @@ void Checker::SendProbe(const Endpoint& to, std::span<const std::byte> packet) {
 }
 
 void Checker::SendHairpin(const Endpoint& to, std::span<const std::byte> packet) {
-  Send(hairpin_, to, packet);
+  (void)hairpin_.Send(to, packet);  // one that does not leave is not seen
 }
 
 void Checker::Resolve(const std::string& host_name, stun::Family family) {
@@ -176,6 +176,7 @@ void Checker::OnReport(const stun::Report& report) {
   findings_.took = now() - report.started;
   findings_.stats = Since(netcheck_.stats(), before_);
   https_.CancelAll();
+  hairpin_.Close();
   for (const auto& [id, name] : names_) {
     deps_.resolver->Cancel(id);
     Unresolved(name, "the DNS has not answered");
@@ -190,8 +191,7 @@ void Checker::OnReport(const stun::Report& report) {
 
 // ---- What comes ----
 
-void Checker::OnReceive(io::SocketId socket, std::span<const io::RxTrain> trains) {
-  if (socket == hairpin_) return;
+void Checker::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
   for (const io::RxTrain& train : trains) {
     const size_t step = std::max(train.segment_size, 1u);
     for (size_t at = 0; at < train.size; at += step) {

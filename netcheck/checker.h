@@ -19,6 +19,7 @@
 #include "absl/strings/string_view.h"
 #include "base/random.h"
 #include "base/timer_queue.h"
+#include "core/hairpin_socket.h"
 #include "derp/latency_check.h"
 #include "derp/relay_map.h"
 #include "derp/resolver.h"
@@ -97,12 +98,12 @@ class Checker final : private stun::NetcheckEnvironment, private io::UdpHandler 
   const CheckerDeps deps_;
   const CheckerOptions options_;
   const derp::RelayMap map_;
+  HairpinSocket hairpin_;
   derp::LatencyChecks https_;
   stun::Netcheck netcheck_;
   uint16_t port_ = 0;
   std::optional<io::SocketId> v4_;
   std::optional<io::SocketId> v6_;
-  std::optional<io::SocketId> hairpin_;
   std::deque<Received> received_;
   std::deque<std::function<void()>> events_;
   std::map<derp::Resolver::RequestId, std::string> names_;  // asked for and not answered

@@ -17,6 +17,24 @@ from lab import wait_for
 WELL, TROUBLE, FAILED = 0, 1, 2
 
 
+# A router's NAT-PMP (RFC 6886): one outside address, and every port that is asked for.
+NAT_PMP = """
+import socket, struct, sys
+server = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+server.bind((sys.argv[1], 5351))
+print("ready", flush=True)
+while True:
+    request, client = server.recvfrom(64)
+    if request[:2] == b"\\0\\0":
+        answer = struct.pack("!BBHI4s", 0, 128, 0, 1, socket.inet_aton(sys.argv[2]))
+    else:
+        inside, outside, lifetime = struct.unpack("!HHI", request[4:12])
+        print("map", inside, outside, lifetime, flush=True)
+        answer = struct.pack("!BBHIHHI", 0, 129, 0, 1, inside, outside, lifetime)
+    server.sendto(answer, client)
+"""
+
+
 class Coturn:
     """Debian's TURN server, answering STUN only."""
 
@@ -146,6 +164,36 @@ class NetcheckTest(lab.LabTest):
         self.assertIsNone(report["port_mapping"]["external"])
         self.assertIn("NAT-PMP", report["port_mapping"]["error"])
         self.assertIn("UPnP", report["port_mapping"]["error"])
+
+    def map_port(self, address, status):
+        """A check of a host whose router speaks NAT-PMP and gives ports of `address`."""
+        router = lab.Process(self.lab, "nat-pmp",
+                             [sys.executable, "-c", NAT_PMP, f"10.77.{self.client.index}.1",
+                              address], self.lab.router)
+        self.lab.processes.append(router)
+        wait_for("the router is ready", lambda: "ready" in router.log(), lab=self.lab)
+        report = self.netcheck("--port", "41641", status=status)
+        self.assertEqual(report["port_mapping"]["external"], f"{address}:41641")
+        self.assertEqual(report["port_mapping"]["protocol"], "NAT-PMP")
+        wait_for("the port is given back", lambda: "map 41641 0 0" in router.log(), lab=self.lab)
+        return report
+
+    def test_a_mapped_port_makes_up_for_a_hard_nat(self):
+        self.drop_family("-6")
+        outside = "10.99.0.1"
+        self.lab.ip("addr", "add", f"{outside}/32", "dev", "lo")
+        self.nat(f"ip daddr 10.77.2.0/23 meta l4proto udp snat to {outside} random")
+        report = self.map_port(outside, WELL)
+        self.assertEqual(report["mapping_varies"], "yes")
+        self.assertEqual(self.ids(report), [])
+
+    def test_a_mapped_port_of_a_router_behind_another_nat_does_not(self):
+        self.drop_family("-6")
+        outside = "10.99.0.1"
+        self.lab.ip("addr", "add", f"{outside}/32", "dev", "lo")
+        self.nat(f"ip daddr 10.77.2.0/23 meta l4proto udp snat to {outside} random")
+        report = self.map_port("100.64.0.7", TROUBLE)
+        self.assertEqual(self.ids(report), ["hard_nat", "double_nat"])
 
     # ---- NATs ----
 
