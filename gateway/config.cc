@@ -229,10 +229,12 @@ absl::Status CheckPeers(const Config& config) {
       return Invalid(absl::StrCat("peers[", i, "].public_key: ", peer.key.ToShortString(),
                                   ": the same key as peers[", first->second, "]"));
     }
-    for (size_t e = 0; e < peer.endpoints.size(); ++e) {
+    for (size_t e = peer.derp_region ? 1 : 0; e < peer.endpoints.size(); ++e) {
       const Endpoint& endpoint = peer.endpoints[e];
+      // As people count them, who wrote derp_region elsewhere.
+      const size_t position = peer.derp_region ? e - 1 : e;
       const std::string field =
-          absl::StrCat("peers[", i, "].endpoints[", e, "]: \"", endpoint.ToString(), "\": ");
+          absl::StrCat("peers[", i, "].endpoints[", position, "]: \"", endpoint.ToString(), "\": ");
       if (config.range.Contains(endpoint.ip)) {
         return Invalid(absl::StrCat(field, "lies in loopback_range ", config.range.ToString(),
                                     ", which is for WireGuard's side"));

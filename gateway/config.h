@@ -34,6 +34,7 @@ struct PeerConfig {
   PublicKey key;
   std::string name;                 // for logs; may be empty
   std::vector<Endpoint> endpoints;  // from the most reliable to the fastest; may be empty
+  bool derp_region = false;         // the first of them was given as derp_region
 
   // The name, or the short form of the key if there is none.
   std::string Label() const { return name.empty() ? key.ToShortString() : name; }

@@ -69,12 +69,21 @@ absl::Status CheckLocalPortFree(uint16_t port) {
       absl::StrCat("local_port ", port, ": ", std::strerror(error), cure));
 }
 
+std::string WgSetLine(const Config& config, const PeerConfig& peer, const PeerRoster& roster,
+                      const PathAddresses& addresses) {
+  const PeerIndex index = roster.indices.find(peer.key)->second;
+  return absl::StrCat("wg set ", config.wireguard_interface, " peer ", peer.key.ToBase64(),
+                      " endpoint ", addresses.Address(addresses.Home(index)).ToString(), ":",
+                      config.local_port, peer.name.empty() ? "" : "  # ", peer.name);
+}
+
 }  // namespace
 
 Gateway::Gateway(const Config& config, std::unique_ptr<PathAddresses> addresses)
     : config_(config),
+      roster_(config.peers),
       tables_(config_, std::move(addresses)),
-      watch_(config_, *tables_.addresses) {}
+      watch_(config_, roster_, *tables_.addresses) {}
 
 Gateway::~Gateway() { Stop(); }
 
@@ -84,8 +93,8 @@ absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
   std::unique_ptr<Gateway> gateway(new Gateway(config, *std::move(addresses)));
   absl::Status status = CheckLocalPortFree(config.local_port);
   if (status.ok()) status = gateway->StartEngine();
-  if (status.ok()) status = gateway->CreatePeers();
-  if (status.ok()) status = gateway->StartRelays();
+  if (status.ok()) status = gateway->peers_->Start(config.wireguard_key);
+  if (status.ok()) status = gateway->SetRelays(config);
   if (!status.ok()) return status;
   return gateway;
 }
@@ -99,70 +108,72 @@ absl::Status Gateway::StartEngine() {
   absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options, this);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
+  peers_ = std::make_unique<PeerSet>(engine_.get(), &tables_, &roster_, shards);
   return absl::OkStatus();
 }
 
-absl::StatusOr<PeerId> Gateway::CreatePeer(PeerIndex index) {
-  const PeerConfig& peer = config_.peers[index];
-  const std::string endpoints =
-      absl::StrJoin(peer.endpoints, ",", [](std::string* out, const Endpoint& endpoint) {
-        absl::StrAppend(out, endpoint.ToString());
-      });
-  absl::StatusOr<PeerId> id = engine_->CreateEndpoint(peer.key, endpoints);
-  if (id.ok()) return id;
-  return absl::Status(id.status().code(),
-                      absl::StrCat("peer ", peer.Label(), ": ", id.status().message()));
-}
-
-absl::Status Gateway::CreatePeers() {
-  tables_.ids.reserve(config_.peers.size());
-  for (PeerIndex i = 0; i < config_.peers.size(); ++i) {
-    const absl::StatusOr<PeerId> id = CreatePeer(i);
-    if (!id.ok()) return id.status();
-    tables_.ids.push_back(*id);
-    tables_.indices.emplace(*id, i);
+absl::Status Gateway::SetRelays(const Config& config) {
+  const bool relays = config.derp_map.has_value() && config.private_key != nullptr;
+  absl::Status status;
+  if (relays) {
+    status = engine_->SetPrivateKey(*config.private_key);
+    if (!status.ok()) {
+      return absl::Status(status.code(), absl::StrCat("private_key_file: ", status.message()));
+    }
   }
-  if (config_.peers.size() > PeerFinder::kFewPeers) {
-    absl::StatusOr<std::unique_ptr<Sender>> sender = engine_->NewSender();
-    if (!sender.ok()) return sender.status();
-    finder_ = std::make_unique<PeerFinder>(&tables_, static_cast<uint32_t>(shards_.size()),
-                                           *std::move(sender));
-    tables_.finder = finder_.get();
-  }
-  tables_.ready.store(true, std::memory_order_release);
-  return absl::OkStatus();
-}
-
-absl::Status Gateway::StartRelays() {
-  if (!config_.derp_map.has_value() || config_.private_key == nullptr) return absl::OkStatus();
-  absl::Status status = engine_->SetPrivateKey(*config_.private_key);
-  if (!status.ok()) {
-    return absl::Status(status.code(), absl::StrCat("private_key_file: ", status.message()));
-  }
-  status = engine_->SetRelayMap(config_.derp_map);
+  status = engine_->SetRelayMap(relays ? config.derp_map : std::nullopt);
   if (!status.ok()) {
     return absl::Status(status.code(), absl::StrCat("derp_map: ", status.message()));
   }
   return status;
 }
 
+absl::StatusOr<Gateway::ReloadResult> Gateway::Reload(const Config& next) {
+  if (absl::Status fixed = CheckReloadable(config_, next); !fixed.ok()) return fixed;
+  const PeerChanges changes = ComparePeers(roster_, next.peers);
+  const std::string others = DescribeChanges(config_, next);
+  const bool same_relays = SameRelayMap(config_, next) && SamePrivateKey(config_, next);
+  if (!same_relays) {
+    if (absl::Status relays = SetRelays(next); !relays.ok()) {
+      SetRelays(config_).IgnoreError();  // it has taken these before
+      return relays;
+    }
+  }
+  ReloadResult result;
+  if (changes.any() || config_.wireguard_key != next.wireguard_key) {
+    const absl::Status peers = peers_->Apply(changes, next.peers, next.wireguard_key,
+                                             SystemClock().Now(), &result.refused);
+    if (!peers.ok()) {
+      if (!same_relays) SetRelays(config_).IgnoreError();  // it has taken these before
+      return peers;
+    }
+  }
+  config_ = next;
+  if (!others.empty()) result.changes.push_back(others);
+  if (changes.any()) result.changes.push_back(DescribeChanges(changes));
+  for (const size_t at : changes.added) {
+    result.wg_set.push_back(WgSetLine(config_, next.peers[at], roster_, *tables_.addresses));
+  }
+  return result;
+}
+
 void Gateway::Watch() {
   const Instant now = SystemClock().Now();
   if (!config_.derp_map.has_value() || now < next_watch_) return;
-  next_watch_ = now + (config_.peers.size() > kManyPeers ? kWatchManyInterval : kWatchInterval);
+  next_watch_ = now + (roster_.count > kManyPeers ? kWatchManyInterval : kWatchInterval);
   const PathWatch::Changes changes = watch_.Look(engine_->Status(), now);
   for (const std::string& line : changes.lines) Log().info("{}", line);
   for (const PeerIndex peer : changes.silent) {
     // The same addresses again, which forgets the one it had roamed to.
-    const absl::StatusOr<PeerId> id = CreatePeer(peer);
+    const absl::Status renewed = peers_->Renew(peer);
     Log().info("peer {}: heard over a relay only, so its roaming address is given up{}",
-               config_.peers[peer].Label(), id.ok() ? "" : ", which failed");
+               roster_.peers[peer].Label(), renewed.ok() ? "" : ", which failed");
   }
   if (!changes.lines.empty() || !changes.silent.empty()) Log().flush();
 }
 
 void Gateway::Stop() {
-  if (finder_ != nullptr) finder_->Stop();
+  if (peers_ != nullptr) peers_->Stop();
   if (engine_ != nullptr) engine_->Close();
 }
 
@@ -175,17 +186,14 @@ void Gateway::OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) {
 }
 
 std::vector<std::string> Gateway::WgSetLines() const {
-  return gateway::WgSetLines(config_, *tables_.addresses);
+  return gateway::WgSetLines(config_, roster_, *tables_.addresses);
 }
 
-std::vector<std::string> WgSetLines(const Config& config, const PathAddresses& addresses) {
+std::vector<std::string> WgSetLines(const Config& config, const PeerRoster& roster,
+                                    const PathAddresses& addresses) {
   std::vector<std::string> lines;
-  for (PeerIndex i = 0; i < config.peers.size(); ++i) {
-    const PeerConfig& peer = config.peers[i];
-    lines.push_back(absl::StrCat("wg set ", config.wireguard_interface, " peer ",
-                                 peer.key.ToBase64(), " endpoint ",
-                                 addresses.Address(addresses.Home(i)).ToString(), ":",
-                                 config.local_port, peer.name.empty() ? "" : "  # ", peer.name));
+  for (const PeerConfig& peer : config.peers) {
+    lines.push_back(WgSetLine(config, peer, roster, addresses));
   }
   return lines;
 }
@@ -193,7 +201,7 @@ std::vector<std::string> WgSetLines(const Config& config, const PathAddresses& a
 GatewaySnapshot Gateway::Counters() const {
   GatewaySnapshot sum;
   for (const auto& shard : shards_) sum += shard->counters().Snapshot();
-  if (finder_ != nullptr) sum += finder_->Counters();
+  sum += peers_->FinderCounters();
   return sum;
 }
 
@@ -201,19 +209,19 @@ std::vector<std::string> Gateway::Status() const {
   std::vector<std::string> lines;
   const EngineStatus status = engine_->Status();
   lines.push_back(absl::StrCat("port ", status.port, ", ", status.backend, ", ", status.shards,
-                               " shards, ", config_.peers.size(),
-                               " peers: ", watch_.Totals(status)));
+                               " shards, ", roster_.count, " peers: ", watch_.Totals(status)));
   absl::flat_hash_map<PublicKey, const PeerStatus*> states;
   for (const PeerStatus& peer : status.peers) states.emplace(peer.key, &peer);
-  for (PeerIndex i = 0; i < config_.peers.size(); ++i) {
+  for (size_t i = 0; i < config_.peers.size(); ++i) {
     if (i == kMaxPeersShown) {
       lines.push_back(absl::StrCat("... and ", config_.peers.size() - i, " peers more"));
       break;
     }
     const PeerConfig& peer = config_.peers[i];
-    const AddressOffset current = tables_.addresses->Current(i);
+    const PeerIndex index = roster_.indices.find(peer.key)->second;
+    const AddressOffset current = tables_.addresses->Current(index);
     const auto state = states.find(peer.key);
-    const PeerPath path = watch_.PathOf(i, state == states.end() ? nullptr : state->second);
+    const PeerPath path = watch_.PathOf(index, state == states.end() ? nullptr : state->second);
     lines.push_back(absl::StrCat(
         "peer ", peer.Label(), ": WireGuard sends to ",
         current == kNoAddress ? "nothing yet" : tables_.addresses->Address(current).ToString(),

@@ -9,20 +9,6 @@
 namespace ringsock::gateway {
 namespace {
 
-std::vector<Mac1Key> MakeMac1Keys(const Config& config) {
-  std::vector<Mac1Key> keys;
-  keys.reserve(config.peers.size());
-  for (const PeerConfig& peer : config.peers) keys.emplace_back(peer.key);
-  return keys;
-}
-
-Endpoint WireGuardEndpoint(const Config& config) {
-  Endpoint endpoint;
-  endpoint.ip = config.wireguard_address;
-  endpoint.port = config.wireguard_port;
-  return endpoint;
-}
-
 uint32_t Packets(const PacketTrain& train) {
   return train.segment_size == 0 ? 1 : (train.size + train.segment_size - 1) / train.segment_size;
 }
@@ -34,16 +20,6 @@ bool MayBeHandshake(size_t size) {
 
 }  // namespace
 
-GatewayTables::GatewayTables(const Config& gateway_config,
-                             std::unique_ptr<PathAddresses> path_addresses)
-    : config(gateway_config),
-      wireguard(WireGuardEndpoint(gateway_config)),
-      addresses(std::move(path_addresses)),
-      mac1_keys(MakeMac1Keys(gateway_config)),
-      sessions(gateway_config.peers.size()) {
-  if (config.wireguard_key.has_value()) own_mac1_key.emplace(*config.wireguard_key);
-}
-
 GatewayShard::GatewayShard(GatewayTables* tables, uint32_t index, uint32_t shards)
     : tables_(*tables),
       addresses_(*tables->addresses),
@@ -51,6 +27,9 @@ GatewayShard::GatewayShard(GatewayTables* tables, uint32_t index, uint32_t shard
       assigner_(tables->addresses.get(), index, shards, AssignerLimits{}) {}
 
 absl::Status GatewayShard::Start(Shard& shard) {
+  absl::StatusOr<Quiescence::Reader> reader = tables_.NewReader();
+  if (!reader.ok()) return reader.status();
+  reader_ = *std::move(reader);
   const Config& config = tables_.config;
   io::UdpConfig udp;
   udp.bind.ip = IpAddress::AnyV4();
@@ -87,9 +66,10 @@ void GatewayShard::CountSocket() {
 }
 
 void GatewayShard::FromPeers(std::span<const ReceivedTrain> trains) {
-  const bool ready = tables_.ready.load(std::memory_order_acquire);
+  const Quiescence::Section section(&reader_);
+  view_ = tables_.view();
   for (const ReceivedTrain& train : trains) {
-    if (ready) {
+    if (view_ != nullptr) {
       FromPeer(train);
     } else {
       Drop(Count::kStarting, Packets(train.packets));
@@ -99,11 +79,7 @@ void GatewayShard::FromPeers(std::span<const ReceivedTrain> trains) {
 }
 
 void GatewayShard::FromPeer(const ReceivedTrain& train) {
-  PeerIndex owner = kNoPeer;
-  if (train.peer != PeerId::kNone) {
-    const auto it = tables_.indices.find(train.peer);
-    if (it != tables_.indices.end()) owner = it->second;
-  }
+  PeerIndex owner = view_->IndexOf(train.peer);
   const bool known = owner != kNoPeer;
   const Instant now = shard_->now();
   AddressOffset offset = assigner_.Lookup(PathKey::Of(train.from, owner), now);
@@ -141,11 +117,11 @@ bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner, Pa
   if (type == MessageType::kNone) return refuse(Count::kMalformed);
   if (type == MessageType::kInitiation) {
     *kind = PathClass::kUnknown;
-    if (!tables_.own_mac1_key.has_value()) return true;
+    if (!view_->own_mac1_key.has_value()) return true;
     *kind = PathClass::kHandshake;
-    return tables_.own_mac1_key->Matches(first) || refuse(Count::kNotForUs);
+    return view_->own_mac1_key->Matches(first) || refuse(Count::kNotForUs);
   }
-  *owner = tables_.sessions.Find(*ReceiverIndex(first.data(), first.size()));
+  *owner = view_->IfThere(tables_.sessions.Find(*ReceiverIndex(first.data(), first.size())));
   *kind = *owner == kNoPeer ? PathClass::kUnknown : PathClass::kRecognised;
   if (*owner != kNoPeer) counters_.Add(Count::kRecognisedIndex, 1);
   return true;
@@ -156,13 +132,16 @@ void GatewayShard::LearnFromResponse(AddressOffset offset, const PacketTrain& pa
   const std::span<const std::byte> message(packets.data, packets.size);
   if (WholeTypeOf(message) != MessageType::kResponse) return;
   PathAddress address = addresses_.Read(offset);
-  if (address.kind != AddressKind::kPath || address.owner != kNoPeer) return;
-  const PeerIndex owner = tables_.sessions.Find(*ReceiverIndex(message.data(), message.size()));
+  if (address.kind != AddressKind::kPath || view_->Has(address.owner)) return;
+  const PeerIndex owner =
+      view_->IfThere(tables_.sessions.Find(*ReceiverIndex(message.data(), message.size())));
   if (owner == kNoPeer || !addresses_.SetOwner(&address, owner)) return;
   counters_.Add(Count::kRecognisedIndex, 1);
 }
 
 void GatewayShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
+  const Quiescence::Section section(&reader_);
+  view_ = tables_.view();
   for (const io::RxTrain& train : trains) FromWireGuard(train);
   if (shard_->now() - counted_ >= std::chrono::seconds(1)) CountSocket();
 }
@@ -174,9 +153,7 @@ void GatewayShard::FromWireGuard(const io::RxTrain& train) {
   if (train.size == 0) return Drop(Count::kEmpty, 1);
   const AddressOffset offset = addresses_.OffsetOf(train.to);
   if (offset == kNoAddress) return Drop(Count::kOutsideRange, train.packets());
-  if (!tables_.ready.load(std::memory_order_acquire)) {
-    return Drop(Count::kStarting, train.packets());
-  }
+  if (view_ == nullptr) return Drop(Count::kStarting, train.packets());
   counters_.Add(Count::kFromWireGuard, train.packets());
   counters_.Add(Count::kFromWireGuardBytes, train.size);
 
@@ -199,11 +176,12 @@ void GatewayShard::FromWireGuard(const io::RxTrain& train) {
 
 void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, MessageType type) {
   PathAddress address = addresses_.Read(offset);
+  address.owner = view_->IfThere(address.owner);
   PeerIndex owner = address.owner;
   if (OpensSession(type)) {
     const std::span<const std::byte> message(packets.data, packets.size);
-    if (tables_.finder != nullptr && address.kind != AddressKind::kBusy &&
-        !tables_.mac1_keys.Matches(owner, message)) {
+    if (view_->finder != nullptr && address.kind != AddressKind::kBusy &&
+        !view_->mac1_keys.Matches(owner, message)) {
       return ForwardToBeFound(address, packets, type);
     }
     owner = Recognise(&address, message);
@@ -218,7 +196,7 @@ void GatewayShard::Forward(AddressOffset offset, const PacketTrain& packets, Mes
     case AddressKind::kAdopted:
       if (owner == kNoPeer) return Drop(Count::kUnknownPeer, Packets(packets));
       addresses_.SetCurrent(owner, offset);
-      shard_->Send(tables_.ids[owner], packets);
+      shard_->Send(view_->ids[owner], packets);
       return;
     case AddressKind::kFree:
       // WireGuard uses it, since a former life of ours: no new source may get it.
@@ -235,7 +213,7 @@ void GatewayShard::ForwardPath(const PathAddress& address, PeerIndex owner,
   if (type == MessageType::kCookieReply) {
     // Says nothing about who is there, so it goes to nobody but the source.
     if (owner == kNoPeer || !address.answered) return SendTo(address.path, packets);
-    shard_->Send(tables_.ids[owner], packets);
+    shard_->Send(view_->ids[owner], packets);
     return;
   }
   if (!address.answered) addresses_.MarkAnswered(address);
@@ -243,23 +221,23 @@ void GatewayShard::ForwardPath(const PathAddress& address, PeerIndex owner,
   addresses_.SetCurrent(owner, address.offset);
   if (addresses_.TakeHeard(address.offset)) {
     counters_.Add(Count::kConfirmed, 1);
-    shard_->ConfirmPath(tables_.ids[owner], address.path);
+    shard_->ConfirmPath(view_->ids[owner], address.path);
   }
-  shard_->Send(tables_.ids[owner], packets);
+  shard_->Send(view_->ids[owner], packets);
 }
 
 void GatewayShard::ForwardUnproven(const PathAddress& address, PeerIndex owner,
                                    const PacketTrain& packets) {
   addresses_.Touch(address.offset, shard_->now());
   addresses_.SetCurrent(owner, address.offset);
-  shard_->Send(tables_.ids[owner], packets);
+  shard_->Send(view_->ids[owner], packets);
   SendTo(address.path, packets);
 }
 
 PeerIndex GatewayShard::Recognise(PathAddress* address, std::span<const std::byte> message) {
   PeerIndex owner = address->owner;
-  if (!tables_.mac1_keys.Matches(owner, message)) {
-    owner = tables_.mac1_keys.Find(message);
+  if (!view_->mac1_keys.Matches(owner, message)) {
+    owner = view_->mac1_keys.Find(message);
     if (owner == kNoPeer) return kNoPeer;
     counters_.Add(Count::kRecognisedMac1, 1);
   }
@@ -272,7 +250,7 @@ void GatewayShard::ForwardToBeFound(const PathAddress& address, const PacketTrai
   const bool path = address.kind == AddressKind::kPath;
   const bool deliver = !path || type == MessageType::kInitiation;
   const std::span<const std::byte> message(packets.data, packets.size);
-  if (!tables_.finder->Find(index_, address, message, deliver) && !path) {
+  if (!view_->finder->Find(index_, address, message, deliver) && !path) {
     return Drop(Count::kSearchesFull, 1);
   }
   if (!path) return;

@@ -10,44 +10,19 @@
 #ifndef RINGSOCK_GATEWAY_GATEWAY_SHARD_H_
 #define RINGSOCK_GATEWAY_GATEWAY_SHARD_H_
 
-#include <atomic>
 #include <cstdint>
-#include <memory>
 #include <span>
-#include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
 #include "core/engine.h"
-#include "gateway/config.h"
 #include "gateway/counters.h"
-#include "gateway/mac1.h"
+#include "gateway/gateway_tables.h"
 #include "gateway/path_addresses.h"
 #include "gateway/path_assigner.h"
-#include "gateway/session_index.h"
 #include "gateway/wireguard_message.h"
 #include "io/loop.h"
 
 namespace ringsock::gateway {
-
-class PeerFinder;
-
-// What all shards share.
-struct GatewayTables {
-  GatewayTables(const Config& config, std::unique_ptr<PathAddresses> path_addresses);
-
-  const Config& config;
-  const Endpoint wireguard;
-  const std::unique_ptr<PathAddresses> addresses;
-  const Mac1Keys mac1_keys;
-  std::optional<Mac1Key> own_mac1_key;
-  SessionIndex sessions;
-  // The engine's names of the peers, written before `ready`, constant after.
-  std::vector<PeerId> ids;
-  absl::flat_hash_map<PeerId, PeerIndex> indices;
-  PeerFinder* finder = nullptr;  // null with few peers
-  std::atomic<bool> ready{false};
-};
 
 // All calls on the shard's thread but counters().
 class GatewayShard final : private io::UdpHandler {
@@ -96,6 +71,8 @@ class GatewayShard final : private io::UdpHandler {
   PathAddresses& addresses_;
   const uint32_t index_;
   PathAssigner assigner_;
+  Quiescence::Reader reader_;
+  const PeerView* view_ = nullptr;  // only inside a section of reader_
   GatewayCounters counters_;
   Shard* shard_ = nullptr;
   io::SocketId socket_ = 0;

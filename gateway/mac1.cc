@@ -36,7 +36,7 @@ bool Mac1Key::Matches(std::span<const std::byte> message) const {
 PeerIndex Mac1Keys::Find(std::span<const std::byte> message) const {
   if (!OpensSession(WholeTypeOf(message))) return kNoPeer;
   for (PeerIndex peer = 0; peer < keys_.size(); ++peer) {
-    if (keys_[peer].Matches(message)) return peer;
+    if (keys_[peer].has_value() && keys_[peer]->Matches(message)) return peer;
   }
   return kNoPeer;
 }

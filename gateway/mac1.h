@@ -9,6 +9,7 @@
 #include <array>
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -16,7 +17,8 @@
 
 namespace ringsock::gateway {
 
-// Position of a peer in Config::peers, the name of a peer inside the gateway.
+// The name of a peer inside the gateway: its position in Config::peers at the start, the next free
+// number if it came later. Never another peer's.
 using PeerIndex = uint32_t;
 inline constexpr PeerIndex kNoPeer = ~PeerIndex{0};
 
@@ -31,19 +33,24 @@ class Mac1Key {
   std::array<uint8_t, 32> key_;
 };
 
-// The receivers there may be. Immutable, so safe on every thread.
+// The receivers there may be, by PeerIndex; nothing for a peer that has gone. Immutable, so safe on
+// every thread.
 class Mac1Keys {
  public:
-  explicit Mac1Keys(std::vector<Mac1Key> keys) : keys_(std::move(keys)) {}
+  Mac1Keys() = default;
+  explicit Mac1Keys(std::vector<std::optional<Mac1Key>> keys) : keys_(std::move(keys)) {}
 
+  // At most this many; some may be nothing.
+  size_t size() const { return keys_.size(); }
+  const std::optional<Mac1Key>& operator[](PeerIndex peer) const { return keys_[peer]; }
   bool Matches(PeerIndex peer, std::span<const std::byte> message) const {
-    return peer < keys_.size() && keys_[peer].Matches(message);
+    return peer < keys_.size() && keys_[peer].has_value() && keys_[peer]->Matches(message);
   }
   // Tries every peer, so the time grows with their number. kNoPeer if it is for none of them.
   PeerIndex Find(std::span<const std::byte> message) const;
 
  private:
-  std::vector<Mac1Key> keys_;
+  std::vector<std::optional<Mac1Key>> keys_;
 };
 
 }  // namespace ringsock::gateway

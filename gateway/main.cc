@@ -1,15 +1,25 @@
 // ringsock-gateway: runs beside a WireGuard implementation and carries its packets over the best
 // path to each peer. See docs/gateway.md.
 #include <getopt.h>
+#include <poll.h>
 #include <pthread.h>
+#include <sys/signalfd.h>
+#include <unistd.h>
 
+#include <algorithm>
+#include <cerrno>
 #include <csignal>
 #include <cstdio>
+#include <cstring>
 #include <string>
+#include <vector>
 
+#include "base/clock.h"
 #include "base/log.h"
 #include "gateway/config.h"
 #include "gateway/gateway.h"
+#include "gateway/reloader.h"
+#include "io/fd.h"
 
 namespace ringsock::gateway {
 namespace {
@@ -21,7 +31,8 @@ constexpr char kUsage[] =
     "usage: ringsock-gateway --config FILE [--check]\n"
     "  --config FILE  the configuration, JSON (docs/gateway.md describes it)\n"
     "  --check        check it, print the `wg set` lines, and stop\n"
-    "SIGINT and SIGTERM stop it, SIGUSR1 logs status and counters.\n";
+    "SIGINT and SIGTERM stop it, SIGUSR1 logs status and counters, SIGHUP reads the\n"
+    "configuration again, which also happens when its files change.\n";
 
 struct CommandLine {
   std::string config;
@@ -56,7 +67,9 @@ int Check(const Config& config) {
     std::fprintf(stderr, "%s\n", std::string(addresses.status().message()).c_str());
     return kExitStart;
   }
-  for (const std::string& line : WgSetLines(config, **addresses)) std::puts(line.c_str());
+  for (const std::string& line : WgSetLines(config, PeerRoster(config.peers), **addresses)) {
+    std::puts(line.c_str());
+  }
   return 0;
 }
 
@@ -65,41 +78,89 @@ void LogStatus(const Gateway& gateway) {
   Log().flush();
 }
 
+void PrintLines(const std::vector<std::string>& lines) {
+  for (const std::string& line : lines) std::puts(line.c_str());
+  std::fflush(stdout);
+}
+
+void SetLogLevel(const Config& config) {
+  Log().set_level(spdlog::level::from_str(config.log_level == "error" ? "err" : config.log_level));
+}
+
+absl::Status Reload(const Config& config, Gateway* gateway) {
+  const absl::StatusOr<Gateway::ReloadResult> result = gateway->Reload(config);
+  if (!result.ok()) return result.status();
+  SetLogLevel(config);
+  PrintLines(result->wg_set);
+  for (const std::string& line : result->changes) Log().info("reload: changed {}", line);
+  for (const std::string& line : result->refused) Log().error("reload: {}", line);
+  if (result->changes.empty()) Log().info("reload: nothing has changed");
+  return absl::OkStatus();
+}
+
+// A descriptor from which the signals are read, which are blocked in this thread and all that are
+// started from now on.
+io::Fd BlockSignals() {
+  sigset_t signals;
+  sigemptyset(&signals);
+  for (const int signal : {SIGINT, SIGTERM, SIGUSR1, SIGHUP}) sigaddset(&signals, signal);
+  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
+  return io::Fd(signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK));
+}
+
+// The next signal that came; 0 for none.
+int NextSignal(int fd) {
+  signalfd_siginfo info;
+  return read(fd, &info, sizeof(info)) == sizeof(info) ? static_cast<int>(info.ssi_signo) : 0;
+}
+
 // Returns the signal that asks to stop.
-int Serve(const sigset_t& signals, Gateway* gateway) {
-  const timespec interval = {
-      std::chrono::duration_cast<std::chrono::seconds>(Gateway::kWatchInterval).count(), 0};
+int Serve(int signals, Gateway* gateway, Reloader* reloader) {
+  const Clock& clock = SystemClock();
   while (true) {
-    const int signal = sigtimedwait(&signals, nullptr, &interval);
-    if (signal == SIGUSR1) LogStatus(*gateway);
-    if (signal == SIGINT || signal == SIGTERM) return signal;
-    gateway->Watch();  // the time is up, or some other signal came
+    const Instant now = clock.Now();
+    const Duration wait =
+        std::clamp<Duration>(reloader->NextDeadline() - now, Duration(0), Gateway::kWatchInterval);
+    pollfd fds[] = {{signals, POLLIN, 0}, {reloader->fd(), POLLIN, 0}};
+    // A millisecond more, so that the deadline has passed when it returns.
+    poll(fds, std::size(fds),
+         static_cast<int>(std::chrono::duration_cast<std::chrono::milliseconds>(wait).count()) + 1);
+    while (const int signal = NextSignal(signals)) {
+      if (signal == SIGUSR1) LogStatus(*gateway);
+      if (signal == SIGHUP) reloader->Reload("SIGHUP", clock.Now());
+      if (signal == SIGINT || signal == SIGTERM) return signal;
+    }
+    if (fds[1].revents != 0) reloader->OnReadable(clock.Now());
+    reloader->Advance(clock.Now());
+    gateway->Watch();
   }
 }
 
-int Run(const Config& config) {
-  // Blocked here, so in every thread that is started: they only ever arrive at sigwait().
-  sigset_t signals;
-  sigemptyset(&signals);
-  for (const int signal : {SIGINT, SIGTERM, SIGUSR1}) sigaddset(&signals, signal);
-  pthread_sigmask(SIG_BLOCK, &signals, nullptr);
-
-  for (const std::string& warning : config.warnings) Log().warn("{}", warning);
-  const auto gateway = Gateway::Start(config);
-  if (!gateway.ok()) {
-    Log().error("cannot start: {}", Fmt(gateway.status().message()));
+int Run(const std::string& file, const Config& config) {
+  const io::Fd signals = BlockSignals();
+  if (!signals.valid()) {
+    Log().error("cannot start: signalfd: {}", std::strerror(errno));
     return kExitStart;
   }
-  for (const std::string& line : (*gateway)->WgSetLines()) std::puts(line.c_str());
-  std::fflush(stdout);
+  for (const std::string& warning : config.warnings) Log().warn("{}", warning);
+  const auto started = Gateway::Start(config);
+  if (!started.ok()) {
+    Log().error("cannot start: {}", Fmt(started.status().message()));
+    return kExitStart;
+  }
+  Gateway& gateway = **started;
+  Reloader reloader(
+      file, config, [&gateway](const Config& next) { return Reload(next, &gateway); },
+      SystemClock().Now());
+  PrintLines(gateway.WgSetLines());
   Log().info("gateway: peers on port {}, WireGuard {}:{}, local port {}, addresses {}",
-             (*gateway)->port(), config.wireguard_address.ToString(), config.wireguard_port,
+             gateway.port(), config.wireguard_address.ToString(), config.wireguard_port,
              config.local_port, config.range.ToString());
   Log().flush();
-  const int signal = Serve(signals, gateway->get());
+  const int signal = Serve(signals.get(), &gateway, &reloader);
   Log().info("gateway: stopping on {}", signal == SIGINT ? "SIGINT" : "SIGTERM");
-  (*gateway)->Stop();
-  LogStatus(**gateway);
+  LogStatus(gateway);  // relays and peers are gone once it has stopped
+  gateway.Stop();
   return 0;
 }
 
@@ -119,9 +180,8 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr, "%s\n", std::string(config.status().message()).c_str());
     return kExitConfig;
   }
-  Log().set_level(
-      spdlog::level::from_str(config->log_level == "error" ? "err" : config->log_level));
-  return command.check ? Check(*config) : Run(*config);
+  SetLogLevel(*config);
+  return command.check ? Check(*config) : Run(command.config, *config);
 }
 
 }  // namespace

@@ -43,6 +43,17 @@ uint32_t Seconds(Instant now) {
       std::chrono::duration_cast<std::chrono::seconds>(now.time_since_epoch()).count());
 }
 
+// Mapped rather than allocated: the kernel gives zeroed memory page by page as it is touched.
+void* MapZeroed(size_t bytes) {
+  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  return memory == MAP_FAILED ? nullptr : memory;
+}
+
+void Unmap(void* memory, size_t bytes) {
+  if (memory != nullptr) munmap(memory, bytes);
+}
+
 // Part of what operators see (the same key has the same address in every version), so not to be
 // changed: the first eight bytes of the key, little endian.
 uint64_t KeyHash(const PublicKey& key) {
@@ -55,27 +66,42 @@ uint64_t KeyHash(const PublicKey& key) {
 
 absl::StatusOr<std::unique_ptr<PathAddresses>> PathAddresses::Create(
     const LoopbackRange& range, std::span<const PeerConfig> peers) {
-  // Mapped rather than allocated: the kernel gives zeroed memory page by page as it is touched.
-  void* memory = mmap(nullptr, range.size * sizeof(Slot), PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) {
+  void* slots = MapZeroed(range.size * sizeof(Slot));
+  void* current = MapZeroed(kMaxPeerIndices * sizeof(std::atomic<uint32_t>));
+  if (slots == nullptr || current == nullptr) {
+    const int error = errno;
+    Unmap(slots, range.size * sizeof(Slot));
+    Unmap(current, kMaxPeerIndices * sizeof(std::atomic<uint32_t>));
     return absl::ResourceExhaustedError(
         absl::StrCat("no memory for the ", range.size, " addresses of ", range.ToString(), ": ",
-                     std::strerror(errno), "; a smaller loopback_range needs less"));
+                     std::strerror(error), "; a smaller loopback_range needs less"));
   }
   std::unique_ptr<PathAddresses> addresses(
-      new PathAddresses(range, static_cast<Slot*>(memory), peers.size()));
+      new PathAddresses(range, static_cast<Slot*>(slots),
+                        static_cast<std::atomic<uint32_t>*>(current), peers.size()));
   addresses->PlaceHomes(peers);
-  addresses->PlaceConfigured(peers);
+  for (PeerIndex peer = 0; peer < peers.size(); ++peer) {
+    for (const Endpoint& endpoint : peers[peer].endpoints) {
+      addresses->PlaceConfigured(peer, peers[peer].key, endpoint, Instant{});
+    }
+  }
+  addresses->Publish();
   return addresses;
 }
 
-PathAddresses::PathAddresses(const LoopbackRange& range, Slot* slots, size_t peers)
-    : range_(range), slots_(slots), homes_(peers, kNoAddress), current_(peers) {
-  for (auto& current : current_) current.store(kNoAddress, std::memory_order_relaxed);
-}
+PathAddresses::PathAddresses(const LoopbackRange& range, Slot* slots,
+                             std::atomic<uint32_t>* current, size_t peers)
+    : range_(range),
+      slots_(slots),
+      current_(current),
+      homes_(peers, kNoAddress),
+      next_(std::make_unique<ConfiguredPaths>()) {}
 
-PathAddresses::~PathAddresses() { munmap(slots_, range_.size * sizeof(Slot)); }
+PathAddresses::~PathAddresses() {
+  delete configured_.load(std::memory_order_relaxed);
+  Unmap(slots_, range_.size * sizeof(Slot));
+  Unmap(current_, kMaxPeerIndices * sizeof(std::atomic<uint32_t>));
+}
 
 void PathAddresses::PlaceHomes(std::span<const PeerConfig> peers) {
   // In the order of the keys, so that collisions do not depend on the order in the file.
@@ -84,42 +110,112 @@ void PathAddresses::PlaceHomes(std::span<const PeerConfig> peers) {
   std::sort(order.begin(), order.end(),
             [peers](PeerIndex a, PeerIndex b) { return peers[a].key < peers[b].key; });
   for (const PeerIndex peer : order) {
-    homes_[peer] = PlaceStatic(KeyHash(peers[peer].key), AddressKind::kHome, peer);
+    homes_[peer] =
+        PlaceStatic(KeyHash(peers[peer].key), AddressKind::kHome, peer, Endpoint(), Instant{});
   }
 }
 
-void PathAddresses::PlaceConfigured(std::span<const PeerConfig> peers) {
-  for (PeerIndex peer = 0; peer < peers.size(); ++peer) {
-    for (const Endpoint& endpoint : peers[peer].endpoints) {
-      const uint64_t hash = HashEndpoint(endpoint, KeyHash(peers[peer].key));
-      const AddressOffset offset = PlaceStatic(hash, AddressKind::kPath, peer);
-      if (offset == kNoAddress) return;
-      const auto words = endpoint.Words();
-      for (size_t i = 0; i < words.size(); ++i) {
-        slots_[offset].path[i].store(words[i], std::memory_order_relaxed);
-      }
-      configured_.emplace(PathKey::Of(endpoint, peer), offset);
-    }
-  }
+void PathAddresses::PlaceConfigured(PeerIndex peer, const PublicKey& key, const Endpoint& endpoint,
+                                    Instant now) {
+  const AddressOffset offset =
+      PlaceStatic(HashEndpoint(endpoint, KeyHash(key)), AddressKind::kPath, peer, endpoint, now);
+  // Without one, what comes from there gets an address as a path that was learnt does.
+  if (offset != kNoAddress) (*next_)[PathKey::Of(endpoint, peer)] = {offset, peer};
 }
 
-AddressOffset PathAddresses::PlaceStatic(uint64_t hash, AddressKind kind, PeerIndex owner) {
+AddressOffset PathAddresses::PlaceStatic(uint64_t hash, AddressKind kind, PeerIndex owner,
+                                         const Endpoint& path, Instant now) {
   const int bits = std::countr_zero(range_.size);
   uint32_t offset = static_cast<uint32_t>(hash >> (64 - bits));
   for (uint32_t step = 0; step < range_.size; ++step, offset = (offset + 1) & (range_.size - 1)) {
     // The first and the last address look like a network's and its broadcast address.
     if (offset == 0 || offset == range_.size - 1) continue;
-    std::atomic<uint64_t>& state = slots_[offset].state;
-    if (state.load(std::memory_order_relaxed) != 0) continue;
-    state.store(NextState(0, kind, owner, /*answered=*/true), std::memory_order_relaxed);
+    Slot& slot = slots_[offset];
+    uint64_t state = slot.state.load(std::memory_order_relaxed);
+    if (KindOf(state) != AddressKind::kFree) continue;
+    const uint64_t busy = NextState(state, AddressKind::kBusy, kNoPeer, false);
+    if (!slot.state.compare_exchange_strong(state, busy, std::memory_order_acquire)) continue;
+    const auto words = path.Words();
+    for (size_t i = 0; i < words.size(); ++i) {
+      slot.path[i].store(words[i], std::memory_order_release);  // as in Write()
+    }
+    slot.heard.store(0, std::memory_order_relaxed);
+    slot.used.store(Seconds(now), std::memory_order_relaxed);
+    slot.state.store(NextState(busy, kind, owner, /*answered=*/true), std::memory_order_release);
     return offset;
   }
   return kNoAddress;
 }
 
+bool PathAddresses::AddPeer(PeerIndex peer, const PublicKey& key, Instant now) {
+  if (peer >= homes_.size()) homes_.resize(peer + 1, kNoAddress);
+  const AddressOffset kept = homes_[peer];
+  if (kept != kNoAddress) {
+    std::erase_if(retired_, [kept](const ConfiguredPath& item) { return item.offset == kept; });
+    return true;
+  }
+  homes_[peer] = PlaceStatic(KeyHash(key), AddressKind::kHome, peer, Endpoint(), now);
+  return homes_[peer] != kNoAddress;
+}
+
+void PathAddresses::SetEndpoints(PeerIndex peer, const PublicKey& key,
+                                 std::span<const Endpoint> before, std::span<const Endpoint> after,
+                                 Instant now) {
+  const auto listed = [](std::span<const Endpoint> list, const Endpoint& endpoint) {
+    return std::find(list.begin(), list.end(), endpoint) != list.end();
+  };
+  for (const Endpoint& endpoint : before) {
+    const auto it = next_->find(PathKey::Of(endpoint, peer));
+    // It may be another peer's by now, which has an address of its own for it.
+    if (it == next_->end() || it->second.owner != peer || listed(after, endpoint)) continue;
+    Retire(it->second, now);
+    next_->erase(it);
+  }
+  for (const Endpoint& endpoint : after) {
+    const auto it = next_->find(PathKey::Of(endpoint, peer));
+    if (it != next_->end() && it->second.owner == peer) continue;
+    if (it != next_->end()) Retire(it->second, now);
+    PlaceConfigured(peer, key, endpoint, now);
+  }
+}
+
+void PathAddresses::RemovePeer(PeerIndex peer, const PublicKey& key,
+                               std::span<const Endpoint> endpoints, Instant now) {
+  SetEndpoints(peer, key, endpoints, {}, now);
+  if (homes_[peer] != kNoAddress) Retire({homes_[peer], peer}, now);
+}
+
+void PathAddresses::Retire(const ConfiguredPath& path, Instant now) {
+  Touch(path.offset, now);
+  retired_.push_back(path);
+}
+
+std::unique_ptr<const ConfiguredPaths> PathAddresses::Publish() {
+  const ConfiguredPaths* before = configured_.load(std::memory_order_relaxed);
+  // Sequentially consistent: readers announce themselves and then look (core/quiescence.h).
+  configured_.store(new ConfiguredPaths(*next_), std::memory_order_seq_cst);
+  return std::unique_ptr<const ConfiguredPaths>(before);
+}
+
+void PathAddresses::FreeRetired(Instant now) {
+  std::erase_if(retired_, [this, now](const ConfiguredPath& item) {
+    if (SecondsSinceUse(item.offset, now) < kIdlePathSeconds) return false;
+    if (homes_[item.owner] == item.offset) homes_[item.owner] = kNoAddress;
+    // If WireGuard does send there, it begins with a handshake, which says whose it is.
+    std::atomic<uint64_t>& state = slots_[item.offset].state;
+    uint64_t expected = state.load(std::memory_order_relaxed);
+    while (!state.compare_exchange_weak(expected,
+                                        NextState(expected, AddressKind::kFree, kNoPeer, false),
+                                        std::memory_order_release, std::memory_order_relaxed)) {
+    }
+    return true;
+  });
+}
+
 AddressOffset PathAddresses::Configured(const PathKey& key) const {
-  const auto it = configured_.find(key);
-  return it == configured_.end() ? kNoAddress : it->second;
+  const ConfiguredPaths& configured = *configured_.load(std::memory_order_seq_cst);
+  const auto it = configured.find(key);
+  return it == configured.end() ? kNoAddress : it->second.offset;
 }
 
 PathAddress PathAddresses::Read(AddressOffset offset) const {
@@ -215,9 +311,9 @@ bool PathAddresses::Adopt(PathAddress* address, PeerIndex owner) {
 }
 
 void PathAddresses::SetCurrent(PeerIndex peer, AddressOffset offset) {
-  std::atomic<AddressOffset>& current = current_[peer];
-  if (current.load(std::memory_order_relaxed) != offset) {
-    current.store(offset, std::memory_order_relaxed);
+  std::atomic<uint32_t>& current = current_[peer];
+  if (current.load(std::memory_order_relaxed) != offset + 1) {
+    current.store(offset + 1, std::memory_order_relaxed);
   }
 }
 

@@ -7,7 +7,9 @@
 //   adopted     an address WireGuard still used when we started; the peer is known, the path is not
 //
 // Homes and the paths of configured endpoints follow from key and endpoint alone, so they are the
-// same after a restart. All others are given out at run time by a PathAssigner per shard.
+// same after a restart. All others are given out at run time by a PathAssigner per shard. Peers and
+// endpoints that come with a new configuration get theirs at run time as well, and then it may be
+// the next one, if a path has the first.
 //
 // One table for all shards, an array indexed by (address - first address). Reading is wait-free on
 // every thread. A slot is written by the shard that owns its part of the range; what other shards
@@ -81,6 +83,19 @@ struct AssignerNote {
   PathClass kind = PathClass::kUnknown;
 };
 
+// Addresses of configured endpoints, and whose these are in the configuration.
+struct ConfiguredPath {
+  AddressOffset offset = kNoAddress;
+  PeerIndex owner = kNoPeer;
+};
+using ConfiguredPaths = absl::flat_hash_map<PathKey, ConfiguredPath>;
+
+// Peers there can have been since the start: a peer keeps its index, also when it has gone. Four
+// times as many as there can be at one time (config.h).
+inline constexpr uint32_t kMaxPeerIndices = 1u << 22;
+// WireGuard keys are refused after 180 s, so by then a silent path carries no session.
+inline constexpr uint32_t kIdlePathSeconds = 180;
+
 class PathAddresses {
  public:
   // Gives every peer its home and every configured endpoint its address. The range is of a checked
@@ -98,9 +113,29 @@ class PathAddresses {
   AddressOffset OffsetOf(const IpAddress& ip) const {
     return range_.Contains(ip) ? ip.V4HostOrder() - range_.base : kNoAddress;
   }
+  // For the control thread.
   AddressOffset Home(PeerIndex peer) const { return homes_[peer]; }
-  // The address of a configured endpoint; kNoAddress if there is none.
+  // The address of a configured endpoint; kNoAddress if there is none. Other threads than the
+  // control thread hold off the next Publish() meanwhile.
   AddressOffset Configured(const PathKey& key) const;
+
+  // Changes while shards read, by one control thread.
+  //
+  // Gives a peer its home, and the one it had if it was removed a moment ago. `peer` is the next
+  // index (the number of peers so far) or an earlier one that was removed. False: the range is
+  // full.
+  bool AddPeer(PeerIndex peer, const PublicKey& key, Instant now);
+  // Replaces the configured endpoints of a peer. What WireGuard sends to those that go still
+  // reaches the peer, until they have been silent for kIdlePathSeconds.
+  void SetEndpoints(PeerIndex peer, const PublicKey& key, std::span<const Endpoint> before,
+                    std::span<const Endpoint> after, Instant now);
+  void RemovePeer(PeerIndex peer, const PublicKey& key, std::span<const Endpoint> endpoints,
+                  Instant now);
+  // Shards see the endpoints as they are now. Returns the map before, which must live until no
+  // reader can hold it any more.
+  std::unique_ptr<const ConfiguredPaths> Publish();
+  // Frees what has gone and is silent.
+  void FreeRetired(Instant now);
 
   // What the address means; kBusy while it changes. `offset` is in the range.
   PathAddress Read(AddressOffset offset) const;
@@ -120,7 +155,7 @@ class PathAddresses {
 
   // The address that WireGuard sent to last, for this peer; kNoAddress at first. Any thread.
   AddressOffset Current(PeerIndex peer) const {
-    return current_[peer].load(std::memory_order_relaxed);
+    return current_[peer].load(std::memory_order_relaxed) - 1;  // 0 wraps to kNoAddress
   }
   void SetCurrent(PeerIndex peer, AddressOffset offset);
 
@@ -145,18 +180,25 @@ class PathAddresses {
   };
   static_assert(sizeof(Slot) == 64);
 
-  PathAddresses(const LoopbackRange& range, Slot* slots, size_t peers);
+  PathAddresses(const LoopbackRange& range, Slot* slots, std::atomic<uint32_t>* current,
+                size_t peers);
   void PlaceHomes(std::span<const PeerConfig> peers);
-  void PlaceConfigured(std::span<const PeerConfig> peers);
-  AddressOffset PlaceStatic(uint64_t hash, AddressKind kind, PeerIndex owner);
+  void PlaceConfigured(PeerIndex peer, const PublicKey& key, const Endpoint& endpoint, Instant now);
+  // `path` is only for kPath.
+  AddressOffset PlaceStatic(uint64_t hash, AddressKind kind, PeerIndex owner, const Endpoint& path,
+                            Instant now);
+  void Retire(const ConfiguredPath& path, Instant now);
   bool Write(AddressOffset offset, uint64_t expected, const PathKey& key, PeerIndex owner,
              bool answered, Instant now);
 
   const LoopbackRange range_;
-  Slot* const slots_;  // range_.size of them, mapped
+  Slot* const slots_;                     // range_.size of them, mapped
+  std::atomic<uint32_t>* const current_;  // offset + 1, kMaxPeerIndices of them, mapped
+  std::atomic<const ConfiguredPaths*> configured_{nullptr};  // owned; never changed
+  // The control thread's.
   std::vector<AddressOffset> homes_;
-  std::vector<std::atomic<AddressOffset>> current_;
-  absl::flat_hash_map<PathKey, AddressOffset> configured_;  // immutable after Create()
+  std::unique_ptr<ConfiguredPaths> next_;  // what Publish() will make the configured ones
+  std::vector<ConfiguredPath> retired_;    // and homes; no longer anybody's in the configuration
 };
 
 }  // namespace ringsock::gateway

@@ -26,8 +26,7 @@ struct AssignerLimits {
   uint32_t pending = 8192;  // of each of the three pending classes
   uint32_t live = 1u << 18;
   uint32_t quarantine_s = 3;
-  // WireGuard keys are refused after 180 s, so by then a silent path carries no session.
-  uint32_t idle_s = 180;
+  uint32_t idle_s = kIdlePathSeconds;
 };
 
 // All calls on the shard's thread.

@@ -16,10 +16,12 @@ int64_t Seconds(Duration time) {
 
 }  // namespace
 
-PathWatch::PathWatch(const Config& config, const PathAddresses& addresses)
-    : config_(config), addresses_(addresses), seen_(config.peers.size()) {
-  indices_.reserve(config.peers.size());
-  for (PeerIndex i = 0; i < config.peers.size(); ++i) indices_.emplace(config.peers[i].key, i);
+PathWatch::PathWatch(const Config& config, const PeerRoster& roster, const PathAddresses& addresses)
+    : config_(config), roster_(roster), addresses_(addresses) {}
+
+PeerIndex PathWatch::IndexOf(const PeerStatus& peer) const {
+  const auto it = roster_.indices.find(peer.key);
+  return it == roster_.indices.end() ? kNoPeer : it->second;
 }
 
 PeerPath PathWatch::PathOf(PeerIndex peer, const PeerStatus* status) const {
@@ -75,12 +77,12 @@ std::string PathWatch::Totals(const EngineStatus& status) const {
   size_t counts[3] = {};
   size_t known = 0;
   for (const PeerStatus& peer : status.peers) {
-    const auto index = indices_.find(peer.key);
-    if (index == indices_.end()) continue;
-    ++counts[static_cast<size_t>(PathOf(index->second, &peer).reach)];
+    const PeerIndex index = IndexOf(peer);
+    if (index == kNoPeer) continue;
+    ++counts[static_cast<size_t>(PathOf(index, &peer).reach)];
     ++known;
   }
-  counts[0] += config_.peers.size() - known;
+  counts[0] += roster_.count - known;
   return absl::StrCat(counts[static_cast<size_t>(Reach::kDirect)], " direct, ",
                       counts[static_cast<size_t>(Reach::kRelayed)], " relayed, ",
                       counts[static_cast<size_t>(Reach::kUnknown)], " without a confirmed path");
@@ -89,10 +91,10 @@ std::string PathWatch::Totals(const EngineStatus& status) const {
 PathWatch::Changes PathWatch::Look(const EngineStatus& status, Instant now) {
   Changes changes;
   size_t more = 0;
+  seen_.resize(roster_.peers.size());
   for (const PeerStatus& state : status.peers) {
-    const auto index = indices_.find(state.key);
-    if (index == indices_.end()) continue;
-    const PeerIndex peer = index->second;
+    const PeerIndex peer = IndexOf(state);
+    if (peer == kNoPeer) continue;
     const PeerPath path = PathOf(peer, &state);
     if (RoamIsSilent(peer, path, now)) changes.silent.push_back(peer);
     Seen& seen = seen_[peer];
@@ -105,7 +107,7 @@ PathWatch::Changes PathWatch::Look(const EngineStatus& status, Instant now) {
       continue;
     }
     changes.lines.push_back(
-        absl::StrCat("peer ", config_.peers[peer].Label(), ": now ", Describe(path)));
+        absl::StrCat("peer ", roster_.peers[peer].Label(), ": now ", Describe(path)));
   }
   if (more != 0) changes.lines.push_back(absl::StrCat("... and ", more, " peers more"));
   return changes;
@@ -122,7 +124,7 @@ bool PathWatch::RoamIsSilent(PeerIndex peer, const PeerPath& path, Instant now) 
   // While nothing comes, nothing is known; without a relay among its addresses there is nothing
   // better.
   if (addresses_.SecondsSinceUse(addresses_.Current(peer), now) > kIdleSeconds) return false;
-  const std::vector<Endpoint>& endpoints = config_.peers[peer].endpoints;
+  const std::vector<Endpoint>& endpoints = roster_.peers[peer].endpoints;
   return std::any_of(endpoints.begin(), endpoints.end(), IsRelay);
 }
 

@@ -14,10 +14,10 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "base/clock.h"
 #include "core/engine.h"
 #include "gateway/config.h"
+#include "gateway/config_changes.h"
 #include "gateway/path_addresses.h"
 
 namespace ringsock::gateway {
@@ -43,8 +43,8 @@ struct PeerPath {
 
 class PathWatch {
  public:
-  // Both outlive this.
-  PathWatch(const Config& config, const PathAddresses& addresses);
+  // All outlive this. The configuration and the roster may change between two calls.
+  PathWatch(const Config& config, const PeerRoster& roster, const PathAddresses& addresses);
 
   // Of the peer with that index; `status` is null if the engine has no such peer.
   PeerPath PathOf(PeerIndex peer, const PeerStatus* status) const;
@@ -68,15 +68,18 @@ class PathWatch {
  private:
   bool RoamIsSilent(PeerIndex peer, const PeerPath& path, Instant now);
 
+  // kNoPeer if the engine's peer is none of the roster's.
+  PeerIndex IndexOf(const PeerStatus& peer) const;
+
   const Config& config_;
+  const PeerRoster& roster_;
   const PathAddresses& addresses_;
-  absl::flat_hash_map<PublicKey, PeerIndex> indices_;
   struct Seen {
     Reach told = Reach::kUnknown;
     Reach last = Reach::kUnknown;            // at the last look
     Instant relayed_since = Instant::max();  // heard over a relay, at every look since then
   };
-  std::vector<Seen> seen_;  // by peer
+  std::vector<Seen> seen_;  // by peer, as far as was needed
 };
 
 // For people: one line a connection.

@@ -13,13 +13,14 @@
 
 #include "base/spsc_ring.h"
 #include "core/engine.h"
+#include "core/quiescence.h"
 #include "gateway/counters.h"
 #include "gateway/path_addresses.h"
 #include "gateway/wireguard_message.h"
 
 namespace ringsock::gateway {
 
-struct GatewayTables;
+class GatewayTables;
 
 // Teaches the tables that `message`, which WireGuard sent to `address`, is for `owner`: the session
 // index, and whose the address is where the message proves it. Any thread.
@@ -31,8 +32,10 @@ class PeerFinder {
   // With no more peers than this a shard looks itself: 0.1 ms.
   static constexpr size_t kFewPeers = 256;
 
-  // Starts the thread. `tables` must outlive it and have its `ids`; `sender` is of the engine.
-  PeerFinder(GatewayTables* tables, uint32_t shards, std::unique_ptr<Sender> sender);
+  // Starts the thread. `tables` must outlive it and have a view; `reader` is of them, `sender` of
+  // the engine.
+  PeerFinder(GatewayTables* tables, uint32_t shards, Quiescence::Reader reader,
+             std::unique_ptr<Sender> sender);
   ~PeerFinder();
   PeerFinder(const PeerFinder&) = delete;
   PeerFinder& operator=(const PeerFinder&) = delete;
@@ -60,6 +63,7 @@ class PeerFinder {
   void Handle(const Request& request);
 
   GatewayTables& tables_;
+  Quiescence::Reader reader_;
   const std::unique_ptr<Sender> sender_;
   std::vector<std::unique_ptr<SpscRing<Request>>> rings_;
   GatewayCounters counters_;  // this thread's

@@ -151,7 +151,9 @@ void ReadRelayQueue(JsonObject& engine, Config* config) {
 void ReadRelayRegion(JsonObject& object, PeerConfig* peer) {
   int64_t region = 0;
   object.Integer("derp_region", 1, kMaxRegion, &region);
-  if (region != 0) peer->endpoints.push_back(RelayEndpoint(static_cast<RegionId>(region)));
+  if (region == 0) return;
+  peer->derp_region = true;
+  peer->endpoints.push_back(RelayEndpoint(static_cast<RegionId>(region)));
 }
 
 absl::Status LoadRelayFiles(const std::string& file, Config* config) {

@@ -283,6 +283,42 @@ TEST_P(GatewayRelayTest, AWrongRelayIsSaid) {
   EXPECT_FALSE(relay_.Received());
 }
 
+// The map gets a region more, and a peer another name: the relay and who is reached by it stay.
+TEST_P(GatewayRelayTest, AReloadLeavesOtherRelaysAlone) {
+  Start();
+  relay_.Deliver(ours_, KeyOf('1'), Initiation(300, ours_));
+  const Endpoint path = wireguard_.Receive().from;
+  wireguard_.Send(path, Response(400, 300, KeyOf('1')));
+  relay_.Receive();
+  alice_.Receive();
+  derp::RelayRegion other = config_.derp_map->regions.at(kRegion);
+  other.region_id = kRegion + 1;
+  for (derp::RelayNode& node : other.nodes) {
+    node.region_id = kRegion + 1;
+    node.name = "8a";
+  }
+  config_.derp_map->regions.emplace(kRegion + 1, other);
+  config_.peers[kBob].name = "robert";
+  auto result = gateway_->Reload(config_);
+  ASSERT_TRUE(result.ok()) << result.status();
+  EXPECT_THAT(result->changes, testing::ElementsAre("derp_map", "peers: 1 renamed"));
+  relay_.Deliver(ours_, KeyOf('1'), Transport(400));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+  // On the connection of before.
+  EXPECT_THAT(Line("relay of region 7"), HasSubstr(", sent 1, received 2,"));
+  EXPECT_THAT(Line("peer alice:"), HasSubstr(", path relay of region 7 (test)"));
+  // Relays go, and come back.
+  config_.derp_map.reset();
+  ASSERT_TRUE(gateway_->Reload(config_).ok());
+  EXPECT_EQ(Line("relay of "), "");
+  config_.derp_map = relay_.Map();
+  ASSERT_TRUE(gateway_->Reload(config_).ok());
+  EXPECT_TRUE(
+      Eventually([&] { return Line("relay of region 7").find(": up ") != std::string::npos; }));
+  relay_.Deliver(ours_, KeyOf('1'), Transport(401));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+}
+
 INSTANTIATE_TEST_SUITE_P(Shards, GatewayRelayTest, testing::Values(1u, 2u));
 
 }  // namespace

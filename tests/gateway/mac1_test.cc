@@ -102,9 +102,9 @@ TEST(Mac1Test, OtherSizesAndTypesNeverMatch) {
 }
 
 TEST(Mac1Test, FindsThePeer) {
-  std::vector<Mac1Key> keys;
-  for (char c = '1'; c <= '9'; ++c) keys.emplace_back(Key(std::string(64, c)));
-  keys.emplace_back(Key(kReceiver));
+  std::vector<std::optional<Mac1Key>> keys;
+  for (char c = '1'; c <= '9'; ++c) keys.emplace_back(Mac1Key(Key(std::string(64, c))));
+  keys.emplace_back(Mac1Key(Key(kReceiver)));
   const Mac1Keys all(keys);
   EXPECT_EQ(all.Find(Message(1)), 9u);
   EXPECT_EQ(all.Find(Message(2)), 9u);
@@ -112,9 +112,10 @@ TEST(Mac1Test, FindsThePeer) {
   EXPECT_FALSE(all.Matches(8, Message(1)));
   EXPECT_FALSE(all.Matches(10, Message(1)));
   EXPECT_FALSE(all.Matches(kNoPeer, Message(1)));
-  keys.pop_back();
+  keys.back() = std::nullopt;  // a peer that has gone
+  EXPECT_FALSE(Mac1Keys(keys).Matches(9, Message(1)));
   EXPECT_EQ(Mac1Keys(keys).Find(Message(1)), kNoPeer);
-  EXPECT_EQ(Mac1Keys({}).Find(Message(1)), kNoPeer);
+  EXPECT_EQ(Mac1Keys().Find(Message(1)), kNoPeer);
 }
 
 TEST(WireGuardMessageTest, TypeNeedsItsSize) {

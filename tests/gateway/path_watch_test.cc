@@ -34,7 +34,8 @@ class PathWatchTest : public testing::Test {
     state_.key = peer.key;
     state_.addresses = peer.endpoints;
     addresses_ = *PathAddresses::Create(config_.range, config_.peers);
-    watch_ = std::make_unique<PathWatch>(config_, *addresses_);
+    roster_ = std::make_unique<PeerRoster>(config_.peers);
+    watch_ = std::make_unique<PathWatch>(config_, *roster_, *addresses_);
   }
 
   // What WireGuard sends to from now on, and so what it has heard the peer over.
@@ -61,6 +62,7 @@ class PathWatchTest : public testing::Test {
   Config config_;
   PeerStatus state_;
   std::unique_ptr<PathAddresses> addresses_;
+  std::unique_ptr<PeerRoster> roster_;
   std::unique_ptr<PathWatch> watch_;
   Instant now_{seconds(1000)};
   bool traffic_ = true;
@@ -132,7 +134,7 @@ TEST_F(PathWatchTest, WhatIsNotDeadOrHasNoRelayIsKept) {
   EXPECT_THAT(LookAfter(seconds(10)).silent, IsEmpty());
   state_.roaming = true;
   EXPECT_THAT(LookAfter(seconds(1)).silent, ElementsAre(0u));
-  config_.peers[0].endpoints = {At("192.0.2.1:1")};
+  roster_->peers[0].endpoints = {At("192.0.2.1:1")};
   EXPECT_THAT(LookAfter(seconds(1)).silent, IsEmpty());
 }
 
@@ -150,7 +152,8 @@ TEST_F(PathWatchTest, ManyChangesAreCutShort) {
     status.peers.push_back(state);
   }
   const auto addresses = *PathAddresses::Create(config.range, config.peers);
-  PathWatch watch(config, *addresses);
+  const PeerRoster roster(config.peers);
+  PathWatch watch(config, roster, *addresses);
   EXPECT_THAT(watch.Look(status, now_).lines, IsEmpty());
   const std::vector<std::string> lines = watch.Look(status, now_).lines;
   ASSERT_EQ(lines.size(), PathWatch::kMaxLines);

@@ -81,6 +81,14 @@ class Program {
     }
     return true;
   }
+  // The same, of what has come after `before`.
+  bool SaysAfter(const std::string& before, const std::string& text) {
+    const size_t at = output_.rfind(before);
+    while (output_.find(text, at) == std::string::npos) {
+      if (!ReadMore()) return false;
+    }
+    return at != std::string::npos;
+  }
   void Signal(int signal) { kill(pid_, signal); }
   // Its exit code; -1 if a signal killed it.
   int Wait() {
@@ -119,8 +127,9 @@ struct Ports {
 
 // A file with a configuration; `more` is put before the peers.
 std::string WriteConfig(const Ports& ports, const std::string& more = "",
-                        const std::string& endpoint = "127.0.0.1:9") {
-  const std::string file = std::string(std::getenv("TEST_TMPDIR")) + "/gateway.json";
+                        const std::string& endpoint = "127.0.0.1:9",
+                        const std::string& suffix = "") {
+  const std::string file = std::string(std::getenv("TEST_TMPDIR")) + "/gateway.json" + suffix;
   std::ofstream(file) << R"({"wireguard": {"port": 1}, "listen_port": )" << ports.listen
                       << R"(, "local_port": )" << ports.local << ", " << more
                       << R"("peers": [{"public_key": ")" << kKey << R"(", "endpoints": [")"
@@ -220,6 +229,36 @@ TEST(ProgramTest, SignalsEndItWithZero) {
     EXPECT_THAT(program.output(),
                 HasSubstr(signal == SIGTERM ? "stopping on SIGTERM" : "stopping on SIGINT"));
   }
+}
+
+TEST(ProgramTest, ReadsItsFilesAgain) {
+  const Ports ports;
+  const std::string file = WriteConfig(ports, kSmall);
+  Program program({"--config", file});
+  ASSERT_TRUE(program.Says("gateway: peers on port")) << program.output();
+  // Replaced by a rename, with nobody told.
+  const std::string next = WriteConfig(ports, kSmall, "127.0.0.1:10", ".next");
+  ASSERT_EQ(rename(next.c_str(), file.c_str()), 0);
+  ASSERT_TRUE(program.Says("reload: changed peers: 1 with other endpoints")) << program.output();
+  // In place, and not valid.
+  std::ofstream(file) << "oops";
+  ASSERT_TRUE(program.Says("reload: refused, the configuration of before stays in force: " + file +
+                           ": line 1, column 1"))
+      << program.output();
+  // What takes a restart.
+  WriteConfig({.listen = FreePort(), .local = ports.local}, kSmall);
+  ASSERT_TRUE(program.Says("listen_port: cannot change while running; a restart is needed"))
+      << program.output();
+  WriteConfig(ports, kSmall, "127.0.0.1:11");
+  ASSERT_TRUE(program.SaysAfter("restart is needed", "reload: changed peers: 1 with other"))
+      << program.output();
+  program.Signal(SIGHUP);
+  ASSERT_TRUE(program.Says("SIGHUP\n")) << program.output();
+  ASSERT_TRUE(program.Says("reload: nothing has changed")) << program.output();
+  program.Signal(SIGTERM);
+  EXPECT_EQ(program.Wait(), 0);
+  // While relays and peers are still there.
+  EXPECT_THAT(program.output(), HasSubstr("status: peer [Cp12Z]: "));
 }
 
 }  // namespace

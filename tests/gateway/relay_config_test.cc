@@ -187,6 +187,10 @@ TEST_F(RelayConfigTest, MistakesAboutQueuesAndRegions) {
   EXPECT_EQ(LoadError(Text(WithMap(kMap) + R"("derp_home": 2, )")),
             "derp_home: region 2 is not in derp_map");
   EXPECT_EQ(LoadError(Text(R"("derp_home": 2, )")), "derp_home: needs a derp_map");
+  // The position is the one in the file, where derp_region is no endpoint.
+  EXPECT_THAT(
+      LoadError(Text("", R"(, "derp_region": 7, "endpoints": ["192.0.2.1:1", "127.100.0.9:1"])")),
+      HasSubstr("peers[0].endpoints[1]: \"127.100.0.9:1\": lies in loopback_range"));
   EXPECT_EQ(LoadError(Text("", R"(, "derp_region": 7, "endpoints": ["127.3.3.40:7"])")),
             "peers[0].endpoints[0]: \"127.3.3.40:7\": stands twice in the list");
 }

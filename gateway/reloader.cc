@@ -1,0 +1,48 @@
+#include "gateway/reloader.h"
+
+#include <utility>
+#include <vector>
+
+#include "base/log.h"
+
+namespace ringsock::gateway {
+
+Reloader::Reloader(const std::string& file, const Config& config, Apply apply, Instant now)
+    : file_(file), apply_(std::move(apply)) {
+  if (!watch_.ok()) {
+    Log().warn("changes of {} are not noticed ({}); SIGHUP reads it again", file_, watch_.error());
+  }
+  WatchFilesOf(config, now);
+}
+
+void Reloader::WatchFilesOf(const Config& config, Instant now) {
+  std::vector<std::string> files = {file_};
+  if (!config.derp_map_file.empty()) files.push_back(config.derp_map_file);
+  if (!config.private_key_file.empty()) files.push_back(config.private_key_file);
+  watch_.SetFiles(files, now);
+}
+
+void Reloader::Advance(Instant now) {
+  if (watch_.Changed(now)) Reload("a file has changed", now);
+}
+
+void Reloader::Reload(absl::string_view reason, Instant now) {
+  Log().info("reload: reading {} again: {}", file_, Fmt(reason));
+  // Before it is read: what changes while we read is told again.
+  watch_.Forget();
+  const absl::StatusOr<Config> config = LoadConfig(file_);
+  absl::Status status = config.status();
+  if (config.ok()) {
+    // Also if it is refused: the error may be cured in any of its files.
+    WatchFilesOf(*config, now);
+    for (const std::string& warning : config->warnings) Log().warn("{}", warning);
+    status = apply_(*config);
+  }
+  if (!status.ok()) {
+    Log().error("reload: refused, the configuration of before stays in force: {}",
+                Fmt(status.message()));
+  }
+  Log().flush();
+}
+
+}  // namespace ringsock::gateway

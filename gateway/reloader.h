@@ -1,0 +1,44 @@
+// Keeps a running gateway at what its files say: the configuration, the relay map and the private
+// key. What is wrong with a new state of them is logged, and the old one stays.
+#ifndef RINGSOCK_GATEWAY_RELOADER_H_
+#define RINGSOCK_GATEWAY_RELOADER_H_
+
+#include <functional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "base/clock.h"
+#include "gateway/config.h"
+#include "gateway/file_watch.h"
+
+namespace ringsock::gateway {
+
+class Reloader {
+ public:
+  // Brings a configuration, which has been read whole, into force. An error is logged.
+  using Apply = std::function<absl::Status(const Config&)>;
+
+  // `config` was read from `file` and is in force.
+  Reloader(const std::string& file, const Config& config, Apply apply, Instant now);
+
+  // For poll(): readable when a folder changed; -1 if changes cannot be noticed, which was logged.
+  int fd() const { return watch_.fd(); }
+  void OnReadable(Instant now) { watch_.ReadEvents(now); }
+  Instant NextDeadline() const { return watch_.NextDeadline(); }
+  // Reads the files if they have changed and settled.
+  void Advance(Instant now);
+  // Reads the files in any case; `reason` is for the log.
+  void Reload(absl::string_view reason, Instant now);
+
+ private:
+  void WatchFilesOf(const Config& config, Instant now);
+
+  const std::string file_;
+  const Apply apply_;
+  FileWatch watch_;
+};
+
+}  // namespace ringsock::gateway
+
+#endif  // RINGSOCK_GATEWAY_RELOADER_H_
