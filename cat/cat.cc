@@ -84,7 +84,7 @@ absl::Status Cat::Start() {
   const PrivateKey& key = options_.private_key.IsZero() ? generated : options_.private_key;
   EngineOptions engine_options = options_.engine;
   engine_options.relay.roots_file = options_.derp_roots_file;
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(engine_options, this);
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(engine_options, this, this);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
   for (const PeerSpec& peer : options_.peers) {

@@ -36,7 +36,7 @@ class StopSignal {
   std::atomic<bool> raised_{false};
 };
 
-class Cat final : public Handler {
+class Cat final : public Handler, private NetworkObserver {
  public:
   // `options`, `events` and `stop` outlive this.
   Cat(const Options& options, Events* events, StopSignal* stop);
@@ -48,6 +48,12 @@ class Cat final : public Handler {
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override;
 
  private:
+  // NetworkObserver, on the control thread.
+  void OnEndpoints(std::span<const OwnEndpoint> endpoints) override {
+    events_->Endpoints(endpoints);
+  }
+  void OnNetInfo(const NetInfo& info) override { events_->Network(info); }
+
   struct Target {
     PublicKey key;
     PeerId id;

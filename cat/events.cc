@@ -34,6 +34,11 @@ std::string Base64(std::span<const std::byte> bytes) {
   return text;
 }
 
+Json AnswerJson(stun::Answer answer) {
+  if (answer == stun::Answer::kUnknown) return nullptr;
+  return answer == stun::Answer::kYes;
+}
+
 Json RelayJson(const RelayStatus& relay) {
   return {{"region", relay.region},
           {"home", relay.home},
@@ -111,6 +116,31 @@ void Events::Relay(const RelayStatus& relay) {
   Line(err_, absl::StrCat("relay of region ", relay.region, relay.home ? " (home) " : " ",
                           relay.up ? "up: " : "down: ", relay.node, " ",
                           relay.up ? relay.description : relay.last_error));
+}
+
+void Events::Endpoints(std::span<const OwnEndpoint> endpoints) {
+  if (!json_) return;
+  Json list = Json::array();
+  for (const OwnEndpoint& one : endpoints) {
+    list.push_back(
+        {{"address", one.endpoint.ToString()}, {"source", EndpointSourceName(one.source)}});
+  }
+  Line(out_, Dump({{"event", "endpoints"}, {"endpoints", list}}));
+}
+
+void Events::Network(const NetInfo& info) {
+  if (!json_) return;
+  Json latency = Json::object();
+  for (const auto& [name, time] : info.latency) {
+    latency[name] = std::chrono::duration<double, std::milli>(time).count();
+  }
+  Line(out_, Dump({{"event", "network"},
+                   {"udp", info.udp},
+                   {"ipv6", info.ipv6},
+                   {"mapping_varies", AnswerJson(info.mapping_varies)},
+                   {"hairpin", AnswerJson(info.hairpin)},
+                   {"home", info.home},
+                   {"latency_ms", latency}}));
 }
 
 void Events::Sent(const PublicKey& peer, size_t size, SendResult result) {

@@ -36,6 +36,10 @@ class Events {
               std::span<const std::byte> bytes);
   // The connection to a relay came up, went down, or could not be made.
   void Relay(const RelayStatus& relay);
+  // Our own endpoints, and the kind of network, when they have changed. Only as events: people are
+  // served by ringsock-netcheck.
+  void Endpoints(std::span<const OwnEndpoint> endpoints);
+  void Network(const NetInfo& info);
   void Sent(const PublicKey& peer, size_t size, SendResult result);
   void Status(const EngineStatus& status, const CounterSnapshot& counters);
   void Warning(absl::string_view message);

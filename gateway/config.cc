@@ -154,7 +154,7 @@ void ReadWireGuard(JsonObject& object, Config* config) {
 void ReadEngine(JsonObject& object, Config* config) {
   object.AllowKeys({"shards", "pin_threads", "backend", "gso", "gro", "zero_copy", "spin_us",
                     "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6", "relay_queue_bytes",
-                    "relay_queue_ms"});
+                    "relay_queue_ms", "netcheck"});
   int64_t shards = config->shards;
   object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
@@ -181,6 +181,7 @@ void ReadEngine(JsonObject& object, Config* config) {
   config->socket_buffer = static_cast<int>(buffer);
   object.Bool("ipv4", &config->ipv4);
   object.Bool("ipv6", &config->ipv6);
+  object.Bool("netcheck", &config->netcheck);
   if (!config->ipv4 && !config->ipv6) object.Fail("ipv6", "IPv4 and IPv6 cannot both be off");
   object.Text("bind_ipv4", false,
               [config](absl::string_view text) { return ParseBind(text, true, &config->bind_v4); });
@@ -315,7 +316,8 @@ absl::StatusOr<Config> ParseConfig(absl::string_view file, absl::string_view tex
   Config config;
   const absl::Status status = ReadJson(file, text, [&config](JsonObject& root) {
     root.AllowKeys({"wireguard", "listen_port", "local_port", "loopback_range", "private_key_file",
-                    "derp_map", "derp_home", "derp_roots_file", "engine", "log_level", "peers"});
+                    "derp_map", "derp_home", "derp_roots_file", "endpoints_file",
+                    "endpoints_command", "engine", "log_level", "peers"});
     root.Require("wireguard");
     root.Object("wireguard", [&config](JsonObject& object) { ReadWireGuard(object, &config); });
     ReadPort(root, "listen_port", 0, &config.listen_port);

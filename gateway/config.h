@@ -70,6 +70,10 @@ struct Config {
   std::string derp_roots_file;  // trusted roots, PEM; "" is the system's
   RelayQueue relay_queue;
 
+  // Where our own endpoints are told; names as above. The command is a program and its arguments.
+  std::string endpoints_file;                  // "" for none
+  std::vector<std::string> endpoints_command;  // empty for none
+
   // Engine options.
   uint32_t shards = 0;  // 0: one per core
   bool pin_threads = true;
@@ -78,6 +82,7 @@ struct Config {
   IpAddress bind_v4 = IpAddress::AnyV4();
   IpAddress bind_v6 = IpAddress::AnyV6();
   int socket_buffer = io::kDefaultSocketBuffer;
+  bool netcheck = true;  // ask the relays' STUN servers what they see of us
   io::LoopOptions io;
 
   // What is allowed but most likely not meant, one line each.

@@ -57,6 +57,7 @@ absl::Status CheckReloadable(const Config& now, const Config& next) {
   Differences fixed;
   fixed.Look("wireguard.port", now.wireguard_port, next.wireguard_port);
   fixed.Look("wireguard.address", now.wireguard_address, next.wireguard_address);
+  fixed.Look("wireguard.interface", now.wireguard_interface, next.wireguard_interface);
   fixed.Look("listen_port", now.listen_port, next.listen_port);
   fixed.Look("local_port", now.local_port, next.local_port);
   fixed.Look("loopback_range", now.range.ToString(), next.range.ToString());
@@ -74,6 +75,7 @@ absl::Status CheckReloadable(const Config& now, const Config& next) {
   fixed.Look("engine.ipv6", now.ipv6, next.ipv6);
   fixed.Look("engine.relay_queue_bytes", now.relay_queue.bytes, next.relay_queue.bytes);
   fixed.Look("engine.relay_queue_ms", now.relay_queue.age, next.relay_queue.age);
+  fixed.Look("engine.netcheck", now.netcheck, next.netcheck);
   fixed.Look("engine.bind_ipv4", now.bind_v4, next.bind_v4);
   fixed.Look("engine.bind_ipv6", now.bind_v6, next.bind_v6);
   if (!fixed.any()) return absl::OkStatus();
@@ -92,13 +94,14 @@ bool SamePrivateKey(const Config& now, const Config& next) {
 
 std::string DescribeChanges(const Config& now, const Config& next) {
   Differences free;
-  free.Look("wireguard.interface", now.wireguard_interface, next.wireguard_interface);
   if (SamePrivateKey(now, next)) {
     free.Look("wireguard.public_key", now.wireguard_key, next.wireguard_key);
   } else {
     free.Look("the key of private_key_file", 0, 1);
   }
   if (!SameRelayMap(now, next)) free.Look("derp_map", 0, 1);
+  free.Look("endpoints_file", now.endpoints_file, next.endpoints_file);
+  free.Look("endpoints_command", now.endpoints_command, next.endpoints_command);
   free.Look("log_level", now.log_level, next.log_level);
   return free.ToString();
 }

@@ -39,6 +39,8 @@ EngineOptions OptionsOf(const Config& config) {
   options.relay.queue_age = config.relay_queue.age;
   options.relay.roots_file = config.derp_roots_file;
   options.relay.home = config.derp_home;
+  options.network.netcheck = config.netcheck;
+  options.network.ignored_interfaces = {config.wireguard_interface};
   return options;
 }
 
@@ -87,25 +89,26 @@ Gateway::Gateway(const Config& config, std::unique_ptr<PathAddresses> addresses)
 
 Gateway::~Gateway() { Stop(); }
 
-absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config) {
+absl::StatusOr<std::unique_ptr<Gateway>> Gateway::Start(const Config& config,
+                                                        NetworkObserver* observer) {
   auto addresses = PathAddresses::Create(config.range, config.peers);
   if (!addresses.ok()) return addresses.status();
   std::unique_ptr<Gateway> gateway(new Gateway(config, *std::move(addresses)));
   absl::Status status = CheckLocalPortFree(config.local_port);
-  if (status.ok()) status = gateway->StartEngine();
+  if (status.ok()) status = gateway->StartEngine(observer);
   if (status.ok()) status = gateway->peers_->Start(config.wireguard_key);
   if (status.ok()) status = gateway->SetRelays(config);
   if (!status.ok()) return status;
   return gateway;
 }
 
-absl::Status Gateway::StartEngine() {
+absl::Status Gateway::StartEngine(NetworkObserver* observer) {
   const EngineOptions options = OptionsOf(config_);
   const uint32_t shards = options.ShardCount();
   for (uint32_t i = 0; i < shards; ++i) {
     shards_.push_back(std::make_unique<GatewayShard>(&tables_, i, shards));
   }
-  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options, this);
+  absl::StatusOr<std::unique_ptr<Engine>> engine = Engine::Start(options, this, observer);
   if (!engine.ok()) return engine.status();
   engine_ = *std::move(engine);
   peers_ = std::make_unique<PeerSet>(engine_.get(), &tables_, &roster_, shards);
@@ -229,6 +232,10 @@ std::vector<std::string> Gateway::Status() const {
   }
   for (const RelayStatus& relay : status.relays) {
     lines.push_back(RelayLine(relay, watch_.RegionName(relay.region)));
+  }
+  lines.push_back(absl::StrCat("our endpoints: ", ToString(status.endpoints)));
+  if (status.net_info.has_value()) {
+    lines.push_back(absl::StrCat("network: ", ToString(*status.net_info)));
   }
   lines.push_back(absl::StrCat("towards WireGuard: ", Counters().ToString()));
   lines.push_back(absl::StrCat("towards peers: ", EngineCounters().ToString()));

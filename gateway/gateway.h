@@ -28,8 +28,10 @@ namespace ringsock::gateway {
 // EngineCounters().
 class Gateway final : private Handler {
  public:
-  // Opens all sockets and starts to move packets. Errors name the cure.
-  static absl::StatusOr<std::unique_ptr<Gateway>> Start(const Config& config);
+  // Opens all sockets and starts to move packets. Errors name the cure. `observer`, if there is
+  // one, outlives the gateway.
+  static absl::StatusOr<std::unique_ptr<Gateway>> Start(const Config& config,
+                                                        NetworkObserver* observer = nullptr);
   ~Gateway() override;
 
   struct ReloadResult {
@@ -54,8 +56,8 @@ class Gateway final : private Handler {
   std::vector<std::string> WgSetLines() const;
   GatewaySnapshot Counters() const;
   CounterSnapshot EngineCounters() const { return engine_->Counters(); }
-  // For people: every peer with its address and path, the relays, and the counters. One item a
-  // line.
+  // For people: every peer with its address and path, the relays, our own endpoints, and the
+  // counters. One item a line.
   std::vector<std::string> Status() const;
 
   // To be called every kWatchInterval: logs which peers have come to be reached
@@ -66,7 +68,7 @@ class Gateway final : private Handler {
 
  private:
   explicit Gateway(const Config& config, std::unique_ptr<PathAddresses> addresses);
-  absl::Status StartEngine();
+  absl::Status StartEngine(NetworkObserver* observer);
   // Sets or takes away relays as `config` has them.
   absl::Status SetRelays(const Config& config);
 

@@ -17,6 +17,7 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "gateway/config.h"
+#include "gateway/endpoints_publisher.h"
 #include "gateway/gateway.h"
 #include "gateway/reloader.h"
 #include "io/fd.h"
@@ -87,10 +88,32 @@ void SetLogLevel(const Config& config) {
   Log().set_level(spdlog::level::from_str(config.log_level == "error" ? "err" : config.log_level));
 }
 
-absl::Status Reload(const Config& config, Gateway* gateway) {
+PublishOptions PublishOptionsOf(const Config& config) {
+  PublishOptions options;
+  options.file = config.endpoints_file;
+  options.command = config.endpoints_command;
+  return options;
+}
+
+// Hands on what the engine finds out about us.
+class Publisher final : public NetworkObserver {
+ public:
+  explicit Publisher(EndpointsPublisher* to) : to_(to) {}
+  void OnEndpoints(std::span<const OwnEndpoint> endpoints) override {
+    to_->SetEndpoints(endpoints);
+  }
+  void OnNetInfo(const NetInfo& info) override { to_->SetNetInfo(info); }
+
+ private:
+  EndpointsPublisher* const to_;
+};
+
+absl::Status Reload(const Config& config, Gateway* gateway, EndpointsPublisher* publisher) {
   const absl::StatusOr<Gateway::ReloadResult> result = gateway->Reload(config);
   if (!result.ok()) return result.status();
   SetLogLevel(config);
+  publisher->SetKey(config.wireguard_key);
+  publisher->SetOptions(PublishOptionsOf(config));
   PrintLines(result->wg_set);
   for (const std::string& line : result->changes) Log().info("reload: changed {}", line);
   for (const std::string& line : result->refused) Log().error("reload: {}", line);
@@ -143,14 +166,19 @@ int Run(const std::string& file, const Config& config) {
     return kExitStart;
   }
   for (const std::string& warning : config.warnings) Log().warn("{}", warning);
-  const auto started = Gateway::Start(config);
+  EndpointsPublisher publisher;
+  publisher.SetKey(config.wireguard_key);
+  publisher.SetOptions(PublishOptionsOf(config));
+  Publisher observer(&publisher);
+  const auto started = Gateway::Start(config, &observer);
   if (!started.ok()) {
     Log().error("cannot start: {}", Fmt(started.status().message()));
     return kExitStart;
   }
   Gateway& gateway = **started;
   Reloader reloader(
-      file, config, [&gateway](const Config& next) { return Reload(next, &gateway); },
+      file, config,
+      [&gateway, &publisher](const Config& next) { return Reload(next, &gateway, &publisher); },
       SystemClock().Now());
   PrintLines(gateway.WgSetLines());
   Log().info("gateway: peers on port {}, WireGuard {}:{}, local port {}, addresses {}",

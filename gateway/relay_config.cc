@@ -17,6 +17,8 @@ constexpr size_t kMaxMapFile = 4u << 20;
 // The system's own has a quarter of a megabyte.
 constexpr size_t kMaxRootsFile = 16u << 20;
 constexpr int64_t kMaxRegion = 65535;
+// Of endpoints_command.
+constexpr size_t kMaxArguments = 100;
 // The engine's bounds.
 constexpr int64_t kMinQueueBytes = 1 << 17;
 constexpr int64_t kMaxQueueBytes = 1 << 30;
@@ -128,6 +130,15 @@ void ReadRelays(JsonObject& root, Config* config) {
   root.Text("derp_roots_file", false, [config](absl::string_view text) {
     return ParseFileName(text, &config->derp_roots_file);
   });
+  root.Text("endpoints_file", false, [config](absl::string_view text) {
+    return ParseFileName(text, &config->endpoints_file);
+  });
+  root.Texts("endpoints_command", kMaxArguments, [config](absl::string_view text) {
+    if (absl::StrContains(text, absl::string_view("\0", 1))) return Invalid("has a zero byte");
+    if (text.empty() && config->endpoints_command.empty()) return Invalid("is no program");
+    config->endpoints_command.emplace_back(text);
+    return absl::OkStatus();
+  });
   int64_t home = 0;
   root.Integer("derp_home", 1, kMaxRegion, &home);
   config->derp_home = static_cast<RegionId>(home);
@@ -168,6 +179,7 @@ absl::Status LoadRelayFiles(const std::string& file, Config* config) {
     config->derp_roots_file = Beside(file, config->derp_roots_file);
     if (absl::Status roots = CheckRoots(config->derp_roots_file); !roots.ok()) return roots;
   }
+  config->endpoints_file = Beside(file, config->endpoints_file);
   if (config->private_key_file.empty()) return absl::OkStatus();
   config->private_key_file = Beside(file, config->private_key_file);
   return LoadPrivateKey(config);

@@ -116,6 +116,10 @@ TEST(Cat, LinesGoThereAndComeBack) {
   EXPECT_EQ(packets[0]["size"], 5);
   EXPECT_EQ(packets[1]["base64"], "d29ybGQg/w==");
   EXPECT_THAT(client.Events("sent"), SizeIs(2));
+  // spec: EP-3, EP-4
+  ASSERT_THAT(client.Events("endpoints"), SizeIs(1));
+  EXPECT_THAT(client.Events("endpoints")[0]["endpoints"][0]["address"].get<std::string>(),
+              testing::EndsWith(absl::StrCat(":", client.Port())));
   ASSERT_THAT(client.Events("summary"), SizeIs(1));
   EXPECT_EQ(client.Events("summary")[0]["received"], 2);
   EXPECT_EQ(client.Events("status")[0]["peers"][0]["current"],

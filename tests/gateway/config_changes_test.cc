@@ -56,6 +56,7 @@ TEST(CheckReloadableTest, WhatTakesARestartIsNamed) {
   const Case cases[] = {
       {"wireguard.port", [](Config* c) { c->wireguard_port = 9; }},
       {"wireguard.address", [](Config* c) { c->wireguard_address = IpAddress::V4(127, 0, 0, 9); }},
+      {"wireguard.interface", [](Config* c) { c->wireguard_interface = "wg7"; }},
       {"listen_port", [](Config* c) { c->listen_port = 9; }},
       {"local_port", [](Config* c) { c->local_port = 9; }},
       {"loopback_range", [](Config* c) { c->range.size /= 2; }},
@@ -73,6 +74,7 @@ TEST(CheckReloadableTest, WhatTakesARestartIsNamed) {
       {"engine.ipv6", [](Config* c) { c->ipv6 = false; }},
       {"engine.relay_queue_bytes", [](Config* c) { c->relay_queue.bytes = 9; }},
       {"engine.relay_queue_ms", [](Config* c) { c->relay_queue.age = std::chrono::seconds(9); }},
+      {"engine.netcheck", [](Config* c) { c->netcheck = false; }},
       {"engine.bind_ipv4", [](Config* c) { c->bind_v4 = IpAddress::V4(127, 0, 0, 9); }},
       {"engine.bind_ipv6", [](Config* c) { c->bind_v6 = *IpAddress::Parse("::1"); }},
   };
@@ -100,10 +102,11 @@ TEST(CheckReloadableTest, WhatCanChangeIsDescribed) {
   next.derp_map.emplace();
   next.private_key = std::make_shared<const PrivateKey>(*PrivateKey::Parse(std::string(64, '5')));
   next.wireguard_key = next.private_key->Public();
-  next.wireguard_interface = "wg7";
+  next.endpoints_file = "x";
+  next.endpoints_command = {"x"};
   EXPECT_TRUE(CheckReloadable(now, next).ok());
   EXPECT_EQ(DescribeChanges(now, next),
-            "wireguard.interface, the key of private_key_file, derp_map, log_level");
+            "the key of private_key_file, derp_map, endpoints_file, endpoints_command, log_level");
   Config same = next;
   same.private_key = std::make_shared<const PrivateKey>(*PrivateKey::Parse(std::string(64, '5')));
   EXPECT_EQ(DescribeChanges(next, same), "");

@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <cstdlib>
 #include <fstream>
+#include <iterator>
 #include <string>
 #include <vector>
 
@@ -259,6 +260,26 @@ TEST(ProgramTest, ReadsItsFilesAgain) {
   EXPECT_EQ(program.Wait(), 0);
   // While relays and peers are still there.
   EXPECT_THAT(program.output(), HasSubstr("status: peer [Cp12Z]: "));
+}
+
+TEST(ProgramTest, TellsItsEndpoints) {
+  const Ports ports;
+  const std::string folder = std::getenv("TEST_TMPDIR");
+  const std::string tell =
+      R"("endpoints_file": "own.json", "endpoints_command": ["sh", "-c", "cat; echo told"], )";
+  Program program({"--config", WriteConfig(ports, kSmall + tell)});
+  ASSERT_TRUE(program.Says("endpoints_command: told")) << program.output();
+  const std::string port = ":" + std::to_string(ports.listen) + "\"";
+  EXPECT_THAT(program.output(), HasSubstr(port));
+  std::ifstream file(folder + "/own.json");
+  const std::string text{std::istreambuf_iterator<char>(file), std::istreambuf_iterator<char>()};
+  EXPECT_THAT(text, HasSubstr(port));
+  // Another command runs at once.
+  WriteConfig(ports, kSmall + std::string(R"("endpoints_command": ["echo", "again"], )"));
+  program.Signal(SIGHUP);
+  ASSERT_TRUE(program.Says("endpoints_command: again")) << program.output();
+  program.Signal(SIGTERM);
+  EXPECT_EQ(program.Wait(), 0);
 }
 
 }  // namespace

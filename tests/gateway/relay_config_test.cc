@@ -81,6 +81,19 @@ TEST_F(RelayConfigTest, NoRelaysByDefault) {
   EXPECT_THAT(config->warnings, IsEmpty());
 }
 
+TEST_F(RelayConfigTest, WhereOurEndpointsAreTold) {
+  const auto config = Load(Text(
+      R"("endpoints_file": "own.json", "endpoints_command": ["curl", "a b", ""], )"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->endpoints_file, folder_ + "own.json");
+  EXPECT_EQ(config->endpoints_command, (std::vector<std::string>{"curl", "a b", ""}));
+  EXPECT_THAT(LoadError(Text(R"("endpoints_command": ["", "x"], )")),
+              HasSubstr("endpoints_command[0]: \"\": is no program"));
+  EXPECT_THAT(LoadError(Text(R"("endpoints_command": "curl x", )")),
+              HasSubstr("endpoints_command: must be a list"));
+  EXPECT_THAT(LoadError(Text(R"("endpoints_file": "", )")), HasSubstr("is no name of a file"));
+}
+
 TEST_F(RelayConfigTest, FilesAreBesideTheConfiguration) {
   Write("roots.pem", "-----BEGIN CERTIFICATE-----\n");
   const auto config = Load(Text(

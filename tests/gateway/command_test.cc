@@ -1,0 +1,91 @@
+// Programs that do as they should, and those that do not.
+#include "gateway/command.h"
+
+#include <sys/eventfd.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <string>
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include "io/fd.h"
+
+namespace ringsock::gateway {
+namespace {
+
+using ::testing::HasSubstr;
+using ::testing::StartsWith;
+
+constexpr Duration kLong = std::chrono::seconds(60);
+constexpr Duration kShort = std::chrono::milliseconds(100);
+
+CommandResult Shell(const std::string& script, absl::string_view input = "",
+                    Duration timeout = kLong, int stop_fd = -1) {
+  return RunCommand({"sh", "-c", script}, input, {"RINGSOCK_X=a b"}, timeout, stop_fd);
+}
+
+TEST(CommandTest, InputArgumentsAndEnvironment) {
+  const CommandResult result = RunCommand({"sh", "-c", "cat; echo \"$0|$RINGSOCK_X\"", "a  $b;c"},
+                                          "text\n", {"RINGSOCK_X=y"}, kLong, -1);
+  EXPECT_TRUE(result.ok) << result.problem;
+  EXPECT_EQ(result.output, "text\na  $b;c|y\n");
+}
+
+TEST(CommandTest, HowItEnded) {
+  EXPECT_EQ(Shell("echo no >&2; exit 3").problem, "exit status 3");
+  EXPECT_EQ(Shell("echo no >&2; exit 3").output, "no\n");
+  EXPECT_EQ(Shell("kill -TERM $$").problem, "ended by signal 15");
+  EXPECT_THAT(RunCommand({"/no/such/program"}, "", {}, kLong, -1).problem,
+              HasSubstr("cannot be started: No such file"));
+}
+
+TEST(CommandTest, MuchOutputAndInputThatNobodyReads) {
+  const std::string much(1 << 20, 'x');
+  CommandResult result = Shell("true", much);
+  EXPECT_TRUE(result.ok) << result.problem;
+  result = Shell("head -c 10", much);
+  EXPECT_EQ(result.output, "xxxxxxxxxx");
+  result = Shell("cat", much);
+  EXPECT_TRUE(result.ok) << result.problem;
+  EXPECT_EQ(result.output.size(), kMaxCommandOutput);
+}
+
+// With all that it has started. Who holds its output open does not hold us up either.
+TEST(CommandTest, OneThatHangsIsKilledWithItsChildren) {
+  CommandResult result = Shell("sleep 1000 & echo $!; wait", "", kShort);
+  EXPECT_THAT(result.problem, StartsWith("killed, as it had not ended after 100 ms"));
+  const pid_t child = std::stoi(result.output);
+  // Gone, or dead and not yet collected by whoever inherits it.
+  const Instant end = SystemClock().Now() + std::chrono::seconds(20);
+  while (kill(child, 0) == 0 && SystemClock().Now() < end) {
+    const CommandResult state = Shell("cut -d' ' -f3 /proc/" + std::to_string(child) + "/stat");
+    if (!state.ok || state.output == "Z\n") break;
+  }
+  EXPECT_LT(SystemClock().Now(), end);
+  result = Shell("sleep 1000 & exit 0", "", kLong);
+  EXPECT_TRUE(result.ok) << result.problem;
+}
+
+TEST(CommandTest, IgnoresSignalsAndIsKilledAllTheSame) {
+  EXPECT_THAT(Shell("trap '' TERM INT HUP; sleep 1000", "", kShort).problem, StartsWith("killed"));
+}
+
+TEST(CommandTest, StopsWhenAsked) {
+  const io::Fd stop(eventfd(1, EFD_CLOEXEC));
+  EXPECT_THAT(Shell("sleep 1000", "", kLong, stop.get()).problem, StartsWith("killed"));
+}
+
+TEST(CommandTest, SignalsAreNotBlockedInIt) {
+  sigset_t set;
+  sigset_t before;
+  sigemptyset(&set);
+  sigaddset(&set, SIGTERM);
+  pthread_sigmask(SIG_BLOCK, &set, &before);
+  EXPECT_EQ(Shell("kill -TERM $$; echo still there").problem, "ended by signal 15");
+  pthread_sigmask(SIG_SETMASK, &before, nullptr);
+}
+
+}  // namespace
+}  // namespace ringsock::gateway
