@@ -25,16 +25,27 @@ class Gateway:
                        "endpoints": endpoints} for peer, endpoints in peers],
             **extra,
         }
-        path = os.path.join(host.lab.folder, f"gateway-{host.index}.json")
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file)
-        self.process = host.start("gateway", lab.binary("gateway"), "--config", path)
+        self.config = config
+        self.path = os.path.join(host.lab.folder, f"gateway-{host.index}.json")
+        self.write()
+        self.process = host.start("gateway", lab.binary("gateway"), "--config", self.path)
         wait_for(f"host {host.index}'s gateway is up",
                  lambda: "peers on port" in self.process.log(), lab=host.lab)
         lines = re.findall(r"^wg set .* endpoint 127\..*$", self.process.log(), re.MULTILINE)
         assert len(lines) == len(peers), self.process.log()
         for line in lines:
             host.run(*line.split("  #")[0].split())
+
+    def write(self):
+        """Replaces its configuration file by what self.config says, as a control plane does. If it
+        runs it reads it by itself."""
+        new = self.path + ".new"
+        with open(new, "w", encoding="utf-8") as file:
+            json.dump(self.config, file)
+        os.rename(new, self.path)
+
+    def reloads(self):
+        return self.process.log().count("reload: changed")
 
     def status(self):
         """What it says on SIGUSR1: a list of lines."""

@@ -217,6 +217,12 @@ class Lab:
             self.close()
             raise
 
+    def add_host(self, make, *args):
+        """One host more, made by make(lab, index, *args)."""
+        host = make(self, len(self.hosts) + 1, *args)
+        self.hosts.append(host)
+        return host
+
     def ip(self, *args):
         return run("ip", "-n", self.router, *args)
 
