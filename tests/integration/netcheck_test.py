@@ -272,6 +272,16 @@ class NetcheckTest(lab.LabTest):
         report = self.netcheck("--no-port-mapping", status=WELL)
         self.assertEqual(self.ids(report), ["regions_silent"])
 
+    # ---- STUN of others and ours ----
+
+    def test_coturns_client_is_answered_by_our_server(self):
+        # It sends neither SOFTWARE nor FINGERPRINT as the reference's clients do, and reads its
+        # answers by itself.
+        for family in ("v4", "v6"):
+            for host in (self.relay.host, self.coturn.host):
+                text = self.client.run("turnutils_stunclient", "-p", "3478", getattr(host, family))
+                self.assertIn(f"UDP reflexive addr: {getattr(self.client, family)}:", text)
+
     # ---- The command itself ----
 
     def test_mistakes(self):
