@@ -41,6 +41,9 @@ class ShardLoop final : public io::Loop {
     loop_.CloseUdp(socket);
     handlers_.erase(socket);
   }
+  absl::StatusOr<io::Reopened> ReopenUdp(io::SocketId socket, uint16_t port) override {
+    return loop_.ReopenUdp(socket, port);
+  }
   Endpoint LocalEndpoint(io::SocketId socket) const override { return loop_.LocalEndpoint(socket); }
   io::UdpStats Stats(io::SocketId socket) const override { return loop_.Stats(socket); }
   void Send(io::SocketId socket, const io::TxTrain& train) override { loop_.Send(socket, train); }

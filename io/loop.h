@@ -121,8 +121,8 @@ struct SendFailure {
   int error;             // errno, positive: EMSGSIZE, ENOBUFS, EAGAIN (socket buffer full), ...
 };
 
-// Gets the events of one socket, on the loop's thread: received trains only from inside Poll();
-// failures also from Flush(), CloseUdp(), and a Send() that finds the queue full.
+// Gets the events of one socket, on the loop's thread: received trains only from inside Poll() and
+// ReopenUdp(); failures also from Flush(), CloseUdp(), and a Send() that finds the queue full.
 class UdpHandler {
  public:
   virtual ~UdpHandler() = default;
@@ -150,6 +150,15 @@ struct UdpStats {
   uint64_t tx_zero_copy_copied = 0;  // zero-copy sends that the kernel copied after all
 };
 
+// What became of Loop::ReopenUdp().
+struct Reopened {
+  Endpoint local;     // of the new socket
+  uint64_t lost = 0;  // packets that were in the old one and could not be delivered
+  // The old socket took nothing more while it was emptied. False (it could not be told not to): a
+  // packet that came at the very end may be lost beside those of `lost`.
+  bool exact = true;
+};
+
 // All calls but Wake() are for the loop's thread only. The thread that first calls Poll() is that
 // thread; opening sockets before it starts is fine.
 class Loop {
@@ -164,6 +173,12 @@ class Loop {
   // When it returns, the port is free, the handler will not be called again, and queued trains of
   // the socket have been sent. Not from inside a handler.
   virtual void CloseUdp(SocketId socket) = 0;
+  // Puts a new socket of the kernel behind `socket`, on the same address and on `port` (0: the
+  // kernel chooses), which on its own port is opened beside the old one: no datagram finds the port
+  // closed. What the old one had received is delivered first, from inside this call; trains that
+  // are sent from then on leave through the new one. The numbers of Stats() go on. Not from inside
+  // a handler. An error changes nothing.
+  virtual absl::StatusOr<Reopened> ReopenUdp(SocketId socket, uint16_t port) = 0;
   virtual Endpoint LocalEndpoint(SocketId socket) const = 0;
   virtual UdpStats Stats(SocketId socket) const = 0;
 

@@ -22,6 +22,7 @@
 #include "io/receive_errors.h"
 #include "io/slab_pool.h"
 #include "io/train.h"
+#include "io/udp_reopen.h"
 #include "io/udp_socket.h"
 #include "io/waker.h"
 
@@ -132,6 +133,7 @@ class MmsgLoop final : public Loop {
 
   absl::StatusOr<SocketId> OpenUdp(const UdpConfig& config, UdpHandler* handler) override;
   void CloseUdp(SocketId id) override;
+  absl::StatusOr<Reopened> ReopenUdp(SocketId id, uint16_t port) override;
   Endpoint LocalEndpoint(SocketId id) const override {
     const Socket* socket = Find(id);
     return socket == nullptr ? Endpoint{} : socket->udp.local;
@@ -203,6 +205,24 @@ void MmsgLoop::CloseUdp(SocketId id) {
   if (socket == nullptr) return;
   FlushSocket(*socket);
   sockets_[id % kMaxSockets].reset();
+}
+
+absl::StatusOr<Reopened> MmsgLoop::ReopenUdp(SocketId id, uint16_t port) {
+  Socket* socket = Find(id);
+  if (socket == nullptr) return absl::NotFoundError("no such socket");
+  auto made = ReplaceUdp(socket->udp, port, options_.gso, options_.gro);
+  if (!made.ok()) return made.status();
+  Reopened result{.local = made->fresh.local, .exact = made->exact};
+  const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
+    socket->handler->OnReceive(id, {&train, 1});
+    Flush();
+  });
+  socket->drops.Replace(old.fd.get());
+  socket->errors.Received();
+  socket->resume_at = Instant{};
+  socket->readable = true;
+  return result;
 }
 
 UdpStats MmsgLoop::Stats(SocketId id) const {

@@ -38,6 +38,8 @@ class SimHost {
   // Binds as the kernel would; fills socket->local. Errors as OpenUdpSocket (io/udp_socket.h).
   absl::Status Bind(SimSocket* socket);
   void Release(SimSocket* socket);
+  // As if it had not been released.
+  void Restore(SimSocket* socket) { sockets_.push_back(socket); }
   // The socket that gets a datagram: one bound to the address before one bound to all; within a
   // reuse_port group by the hash of the sender. Null: nobody.
   SimSocket* FindSocket(const Endpoint& to, const Endpoint& from) const;

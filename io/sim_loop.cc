@@ -52,6 +52,26 @@ void SimLoop::CloseUdp(SocketId id) {
   socket->queued_bytes = 0;
 }
 
+// No time passes in it, so what was received just stays for the next Poll(). The faults of sending
+// were the old socket's.
+absl::StatusOr<Reopened> SimLoop::ReopenUdp(SocketId id, uint16_t port) {
+  SimSocket* socket = Find(id);
+  if (socket == nullptr) return absl::NotFoundError("no such socket");
+  const uint16_t bound_port = socket->config.bind.port;
+  const Endpoint local = socket->local;
+  network_->Release(socket);
+  socket->config.bind.port = port;
+  const absl::Status bound = network_->Bind(socket);
+  if (!bound.ok()) {
+    socket->config.bind.port = bound_port;
+    socket->local = local;
+    network_->Restore(socket);
+    return bound;
+  }
+  socket->faults.sends.clear();
+  return Reopened{.local = socket->local};
+}
+
 void SimLoop::Send(SocketId socket, const TxTrain& train) {
   if (tx_.size() >= std::max(1u, options_.tx_queue)) Flush();
   tx_.push_back({socket, train});

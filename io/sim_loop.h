@@ -69,6 +69,7 @@ class SimLoop final : public Loop {
   const Clock& clock() const override;
   absl::StatusOr<SocketId> OpenUdp(const UdpConfig& config, UdpHandler* handler) override;
   void CloseUdp(SocketId socket) override;
+  absl::StatusOr<Reopened> ReopenUdp(SocketId socket, uint16_t port) override;
   Endpoint LocalEndpoint(SocketId id) const override {
     const SimSocket* socket = Find(id);
     return socket == nullptr ? Endpoint{} : socket->local;

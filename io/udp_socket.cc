@@ -61,6 +61,7 @@ bool KernelHasSegmentation(int fd) {
 absl::StatusOr<UdpSocket> OpenUdpSocket(const UdpConfig& config, bool gso, bool gro) {
   const bool v4 = config.bind.IsV4();
   UdpSocket result;
+  result.config = config;
   result.fd = Fd(socket(v4 ? AF_INET : AF_INET6, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   const int fd = result.fd.get();
   if (!result.fd.valid()) return Error(config, "socket", errno);

@@ -16,6 +16,7 @@ struct UdpSocket {
   Endpoint local;    // as the kernel bound it
   bool gso = false;  // UDP_SEGMENT is wanted and this kernel knows it (Linux 4.18)
   bool gro = false;  // UDP_GRO is wanted and switched on (Linux 5.0)
+  UdpConfig config;  // it was opened with
 };
 
 // Errors: AlreadyExists (port in use), PermissionDenied, NotFound (device), FailedPrecondition
@@ -28,6 +29,11 @@ class KernelDrops {
  public:
   // One getsockopt(SO_MEMINFO): not for every packet.
   uint64_t Read(int fd);
+  // `fd` is read for the last time, and another socket counts from 0.
+  void Replace(int fd) {
+    Read(fd);
+    last_ = 0;
+  }
 
  private:
   uint32_t last_ = 0;

@@ -24,6 +24,7 @@
 #include "io/buffer_ring.h"
 #include "io/control_message.h"
 #include "io/slab_pool.h"
+#include "io/udp_reopen.h"
 #include "io/udp_socket.h"
 #include "io/uring.h"
 #include "io/uring_sender.h"
@@ -34,34 +35,12 @@
 namespace ringsock::io {
 namespace {
 
-// Slots for sockets open at one time; a SocketId is a slot and, above it, a generation.
-constexpr uint32_t kSlotBits = 8;
-constexpr uint32_t kMaxSockets = 1 << kSlotBits;
 constexpr uint16_t kBufferGroup = 0;
 // Sleeping longer than this is sleeping for ever; it keeps seconds in range.
 constexpr Duration kLongestSleep = std::chrono::hours(24);
 // A cancelled receive ends at once. More means that the kernel lost it: give up, say so.
 constexpr int kCancelTurns = 50;
 constexpr Duration kCancelTurn = std::chrono::milliseconds(100);
-
-// Sockets that wait for something, each at most once.
-class SocketQueue {
- public:
-  bool empty() const { return head_ == tail_; }
-  uint32_t size() const { return tail_ - head_; }
-  void Push(SocketId id) { ids_[tail_++ % kMaxSockets] = id; }
-  SocketId Pop() { return ids_[head_++ % kMaxSockets]; }
-  void Remove(SocketId id) {
-    for (uint32_t left = size(); left > 0; --left) {
-      if (const SocketId popped = Pop(); popped != id) Push(popped);
-    }
-  }
-
- private:
-  std::array<SocketId, kMaxSockets> ids_{};
-  uint32_t head_ = 0;
-  uint32_t tail_ = 0;
-};
 
 class UringLoop final : public Loop {
  public:
@@ -81,6 +60,7 @@ class UringLoop final : public Loop {
 
   absl::StatusOr<SocketId> OpenUdp(const UdpConfig& config, UdpHandler* handler) override;
   void CloseUdp(SocketId id) override;
+  absl::StatusOr<Reopened> ReopenUdp(SocketId id, uint16_t port) override;
   Endpoint LocalEndpoint(SocketId id) const override {
     const UringSocket* socket = Find(id);
     return socket == nullptr ? Endpoint{} : socket->udp.local;
@@ -225,6 +205,29 @@ void UringLoop::CancelReceive(UringSocket& socket) {
   }
   if (socket.armed)
     Log().error("io_uring: a receive on {} did not end", socket.udp.local.ToString());
+}
+
+absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
+  UringSocket* socket = Find(id);
+  if (socket == nullptr) return absl::NotFoundError("no such socket");
+  Flush();  // what is queued knows the old descriptor
+  auto made = ReplaceUdp(socket->udp, port, options_.gso, options_.gro);
+  if (!made.ok()) return made.status();
+  Reopened result{.local = made->fresh.local, .exact = made->exact};
+  if (socket->armed) CancelReceive(*socket);
+  const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  while (socket->HasFilled()) DeliverBatch(*socket);
+  result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
+    socket->handler->OnReceive(id, {&train, 1});
+    Flush();
+  });
+  socket->drops.Replace(old.fd.get());
+  socket->errors.Received();
+  socket->ready = false;
+  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);
+  // One that did not end is armed again, on the new socket, when it does.
+  if (!socket->armed) unarmed_.Push(id);
+  return result;
 }
 
 UdpStats UringLoop::Stats(SocketId id) const {
@@ -406,7 +409,7 @@ void UringLoop::OnReceiveEnd(UringSocket& socket, int result) {
   socket.armed = false;
   if (result == -ENOBUFS) ++socket.stats.rx_starved;
   if (socket.closing) return;
-  if (result < 0 && result != -ENOBUFS && result != -EINTR) {
+  if (result < 0 && result != -ENOBUFS && result != -EINTR && result != -ECANCELED) {
     ++socket.stats.rx_errors;
     const Instant now = clock().Now();
     socket.resume_at = socket.errors.Failed(-result, socket.udp.local, now);

@@ -4,6 +4,7 @@
 
 #include <sys/socket.h>
 
+#include <array>
 #include <bit>
 #include <cstdint>
 #include <utility>
@@ -17,6 +18,10 @@
 #include "io/udp_socket.h"
 
 namespace ringsock::io {
+
+// Slots for sockets open at one time; a SocketId is a slot and, above it, a generation.
+inline constexpr uint32_t kSlotBits = 8;
+inline constexpr uint32_t kMaxSockets = 1 << kSlotBits;
 
 struct UringSocket {
   // A buffer that the kernel filled, not yet delivered.
@@ -57,6 +62,25 @@ struct UringSocket {
   std::vector<Filled> filled;  // a ring with room for every buffer there is
   uint32_t filled_head = 0;
   uint32_t filled_tail = 0;
+};
+
+// Sockets that wait for something, each at most once.
+class SocketQueue {
+ public:
+  bool empty() const { return head_ == tail_; }
+  uint32_t size() const { return tail_ - head_; }
+  void Push(SocketId id) { ids_[tail_++ % kMaxSockets] = id; }
+  SocketId Pop() { return ids_[head_++ % kMaxSockets]; }
+  void Remove(SocketId id) {
+    for (uint32_t left = size(); left > 0; --left) {
+      if (const SocketId popped = Pop(); popped != id) Push(popped);
+    }
+  }
+
+ private:
+  std::array<SocketId, kMaxSockets> ids_{};
+  uint32_t head_ = 0;
+  uint32_t tail_ = 0;
 };
 
 }  // namespace ringsock::io

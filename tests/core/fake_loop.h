@@ -39,6 +39,10 @@ class FakeLoop final : public io::Loop {
     return static_cast<io::SocketId>(opened_.size() - 1);
   }
   void CloseUdp(io::SocketId) override {}
+  absl::StatusOr<io::Reopened> ReopenUdp(io::SocketId socket, uint16_t port) override {
+    opened_[socket].bind.port = port;
+    return io::Reopened{.local = LocalEndpoint(socket)};
+  }
   // Each socket that leaves the choice to the kernel gets a number of its own.
   Endpoint LocalEndpoint(io::SocketId socket) const override {
     Endpoint local = opened_[socket].bind;

@@ -1,0 +1,118 @@
+// The order is: open the new one on the same port (SO_REUSEPORT on both), connect the old one to
+// where nothing comes from, read it empty, close it.
+//
+// Connecting is what tells the kernel to give a socket nothing more: one that is bound to all
+// addresses gets a source address by it and so leaves the group of sockets that share the port
+// (udp_lib_rehash); the others are skipped in the group (reuseport_select_sock, since Linux 5.4).
+#include "io/udp_reopen.h"
+
+#include <netinet/in.h>
+#include <sys/socket.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <memory>
+#include <utility>
+
+#include "io/control_message.h"
+
+namespace ringsock::io {
+namespace {
+
+constexpr size_t kRxBuffer = 64 << 10;
+// Discard (RFC 863): nobody sends from there.
+constexpr uint16_t kDiscardPort = 9;
+// Errors that were waiting at the socket (ICMP), each of which is told once.
+constexpr int kMaxErrors = 16;
+
+bool SetReusePort(int fd, bool on) {
+  const int value = on ? 1 : 0;
+  return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value) == 0;
+}
+
+bool StopReceiving(const UdpSocket& old) {
+  Endpoint nowhere = old.local;
+  // An address of this host needs no route, so it works without any network.
+  if (old.local.ip.IsUnspecified()) {
+    nowhere.ip = old.local.IsV4() ? IpAddress::V4(127, 0, 0, 1)
+                                  : IpAddress::V6({0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1});
+  }
+  nowhere.port = kDiscardPort;
+  sockaddr_storage address{};
+  const socklen_t length = nowhere.ToSockaddr(&address);
+  return connect(old.fd.get(), reinterpret_cast<const sockaddr*>(&address), length) == 0;
+}
+
+}  // namespace
+
+absl::StatusOr<Replacement> ReplaceUdp(const UdpSocket& old, uint16_t port, bool gso, bool gro) {
+  UdpConfig config = old.config;
+  config.bind.port = port;
+  // A port that is not shared is, for as long as both have it.
+  const bool share_for_now = port == old.local.port && !config.reuse_port;
+  if (share_for_now) {
+    config.reuse_port = true;
+    SetReusePort(old.fd.get(), true);  // if it fails, so will the bind, which says why
+  }
+  absl::StatusOr<UdpSocket> opened = OpenUdpSocket(config, gso, gro);
+  if (!opened.ok()) {
+    if (share_for_now) SetReusePort(old.fd.get(), false);
+    return opened.status();
+  }
+  Replacement result{std::move(opened).value()};
+  result.exact = StopReceiving(old);
+  // Not before: which of the two gets a datagram would change once more, and its order with it.
+  if (share_for_now) {
+    SetReusePort(result.fresh.fd.get(), false);
+    result.fresh.config.reuse_port = false;
+  }
+  return result;
+}
+
+uint64_t DrainUdp(const UdpSocket& old, UdpStats* stats,
+                  const std::function<void(const RxTrain&)>& deliver) {
+  uint64_t lost = 0;
+  const auto buffer = std::make_unique<std::byte[]>(kRxBuffer);
+  int errors = 0;
+  for (uint32_t count = 0; count < 2 * kMaxDrain;) {
+    sockaddr_storage from{};
+    ControlBuffer control;
+    iovec vector{buffer.get(), kRxBuffer};
+    msghdr header{};
+    header.msg_name = &from;
+    header.msg_namelen = sizeof from;
+    header.msg_iov = &vector;
+    header.msg_iovlen = 1;
+    header.msg_control = &control;
+    header.msg_controllen = sizeof control;
+    const ssize_t size = recvmsg(old.fd.get(), &header, MSG_DONTWAIT);
+    if (size < 0) {
+      if (errno == EAGAIN || ++errors > kMaxErrors) break;
+      continue;
+    }
+    ++count;
+    if ((header.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0) {
+      ++stats->rx_truncated;
+      continue;
+    }
+    const ReceiveControl parsed = ParseReceiveControl({control.data, header.msg_controllen});
+    RxTrain train;
+    train.data = buffer.get();
+    train.size = static_cast<uint32_t>(size);
+    train.segment_size =
+        parsed.segment_size == 0 ? train.size : std::min(parsed.segment_size, train.size);
+    train.from = Endpoint::FromSockaddr(from);
+    train.to = parsed.to;
+    if (count > kMaxDrain) {
+      lost += train.packets();
+      continue;
+    }
+    stats->rx_packets += train.packets();
+    stats->rx_bytes += train.size;
+    ++stats->rx_trains;
+    deliver(train);
+  }
+  return lost;
+}
+
+}  // namespace ringsock::io
