@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <mutex>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -19,9 +20,6 @@
 
 namespace ringsock {
 namespace {
-
-// A router that grants less would be asked all the time.
-constexpr Duration kMinRenewal = std::chrono::seconds(10);
 
 class MapperThread final : public PortMapper {
  public:
@@ -82,6 +80,7 @@ class MapperThread final : public PortMapper {
     for (;;) {
       Wait(next);
       if (!TakeOrders()) break;
+      Retarget();
       if (!target_.valid()) {
         Lose("no default route over IPv4");
         next = Instant::max();
@@ -109,13 +108,18 @@ class MapperThread final : public PortMapper {
     pollfd fd{interrupt_.get(), POLLIN, 0};
     if (poll(&fd, 1, 0) > 0) (void)!read(interrupt_.get(), &count, sizeof(count));
     if (stop_) return false;
-    if (changed_) {
-      changed_ = false;
-      // What an old router mapped is its own affair: it cannot be reached any more.
-      target_ = wanted_;
-      lost_ = true;
-    }
+    if (std::exchange(changed_, false)) next_target_ = wanted_;
     return true;
+  }
+
+  // Goes over to the gateway and port that were ordered, if others than before were.
+  void Retarget() {
+    if (!next_target_.has_value()) return;
+    // What another router mapped is its own affair: it cannot be reached any more.
+    if (mapped_ != nullptr && next_target_->gateway == target_.gateway) mapped_->Unmap(Request());
+    target_ = *next_target_;
+    next_target_.reset();
+    Lose("");
   }
 
   PortMappingRequest Request() const {
@@ -128,28 +132,42 @@ class MapperThread final : public PortMapper {
     return request;
   }
 
+  // Another order, or the end, has come: what is asked now is of no use.
+  bool Interrupted() const {
+    std::lock_guard lock(mutex_);
+    return stop_ || changed_;
+  }
+
   // Returns when to ask again.
   Instant Ask() {
-    if (std::exchange(lost_, false)) Lose("");
     std::string errors;
     for (auto& protocol : protocols_) {
+      if (Interrupted()) return SystemClock().Now();
       const absl::StatusOr<PortMapping> mapping = protocol->Map(Request());
       if (mapping.ok() && mapping->external.port != 0) {
         mapped_ = protocol.get();
         Publish(*mapping);
         std::swap(protocols_.front(), protocol);
-        return SystemClock().Now() + std::max<Duration>(mapping->lifetime / 2, kMinRenewal);
+        const Instant now = SystemClock().Now();
+        expiry_ = now + mapping->lifetime;
+        return now + std::max<Duration>(mapping->lifetime / 2, options_.min_renewal);
       }
       absl::StrAppend(&errors, errors.empty() ? "" : "; ", mapping.status().message());
     }
+    const Instant now = SystemClock().Now();
     {
       std::lock_guard lock(mutex_);
       ++status_.requests;
       ++status_.failures;
-      if (stop_ || changed_) return SystemClock().Now();
+      if (stop_ || changed_) return now;
+    }
+    // The router keeps its word until then, also while it does not answer.
+    if (mapped_ != nullptr && now < expiry_) {
+      SetError(errors);
+      return std::min(now + options_.retry, expiry_);
     }
     Lose(errors);
-    return SystemClock().Now() + options_.retry;
+    return now + options_.retry;
   }
 
   void Publish(const PortMapping& mapping) {
@@ -175,12 +193,16 @@ class MapperThread final : public PortMapper {
       std::lock_guard lock(mutex_);
       status_.external = external_;
       status_.protocol.clear();
-      if (!why.empty() && why != status_.last_error) {
-        Log().info("No port mapping: {}", why);
-        status_.last_error = why;
-      }
     }
+    SetError(why);
     if (had) callback_(external_);
+  }
+
+  void SetError(const std::string& why) {
+    std::lock_guard lock(mutex_);
+    if (why.empty() || why == status_.last_error) return;
+    Log().info("Port mapping: {}", why);
+    status_.last_error = why;
   }
 
   const PortMapperOptions options_;
@@ -190,8 +212,9 @@ class MapperThread final : public PortMapper {
   std::vector<std::unique_ptr<PortMappingProtocol>> protocols_;
   PortMappingProtocol* mapped_ = nullptr;  // that made the mapping
   Target target_;
+  std::optional<Target> next_target_;
   Endpoint external_;
-  bool lost_ = false;  // the router is another one
+  Instant expiry_{};  // when the router forgets it
 
   mutable std::mutex mutex_;
   Target wanted_;  // guarded by mutex_, like all that follows

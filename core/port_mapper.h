@@ -48,19 +48,22 @@ struct PortMapperOptions {
   uint16_t port = 0;
   Duration lifetime = std::chrono::hours(2);  // RFC 6886 section 3.3 recommends it
   Duration retry = std::chrono::minutes(2);   // after nobody answered
+  // A router that grants less than twice this would be asked all the time.
+  Duration min_renewal = std::chrono::seconds(10);
 };
 
 struct PortMapperStatus {
   Endpoint external;  // none: no mapping
   std::string protocol;
-  std::string last_error;
+  std::string last_error;  // of the last request; there may be a mapping that is still good
   uint64_t requests = 0;
   uint64_t failures = 0;  // requests that no protocol could fulfil
 };
 
 class PortMapper {
  public:
-  // On the mapper's thread, when the mapping changed; none: it is gone.
+  // On the mapper's thread, when the mapping changed; none: it is gone. One that could not be
+  // renewed is so only when the router's time for it is over.
   using Callback = std::function<void(const Endpoint& external)>;
 
   // `protocols` in the order to try them; what worked is asked first the next time. Asks nothing
@@ -70,8 +73,9 @@ class PortMapper {
       Callback callback);
   // Takes the mapping back. No callback is running or will come when it returns. Not from one.
   virtual ~PortMapper() = default;
-  // Any thread: the default route's IPv4 gateway, or AnyV4() if there is none. Another one than
-  // before makes a mapping void and asks anew; also the port may have changed (rebind).
+  // Any thread: the default route's IPv4 gateway, or AnyV4() if there is none, and our port, which
+  // a rebind may change. Another one than before makes a mapping void and asks anew; a router that
+  // is still there is told that it is.
   virtual void SetGateway(const IpAddress& gateway, uint16_t port) = 0;
   virtual PortMapperStatus status() const = 0;
 };

@@ -65,8 +65,9 @@ class Session {
   int status() const { return status_; }
   natpmp_t* natpmp() { return &natpmp_; }
 
-  // The answer to the request under way; 0, or an error.
-  int Read(natpmpresp_t* response) {
+  // The answer to the request under way, which is one that `fits`; 0, or an error.
+  template <typename Fits>
+  int Read(natpmpresp_t* response, Fits fits) {
     for (;;) {
       timeval wait{};
       if (const int error = getnatpmprequesttimeout(&natpmp_, &wait); error < 0) return error;
@@ -78,6 +79,11 @@ class Session {
       (void)poll(fds, 2, static_cast<int>(std::min<int64_t>(left.count(), retry)));
       if (fds[1].revents != 0) return NATPMP_TRYAGAIN;
       const int result = readnatpmpresponseorretry(&natpmp_, response);
+      if (result == 0 && !fits(*response)) {
+        // An answer to an earlier request, which came late or twice. The library takes it for ours.
+        natpmp_.has_pending_request = 1;
+        continue;
+      }
       // Forged answers are not the end: the router's own may follow.
       if (result != NATPMP_TRYAGAIN && result != NATPMP_ERR_WRONGPACKETSOURCE) return result;
     }
@@ -97,8 +103,10 @@ class NatPmp final : public PortMappingProtocol {
     if (session.status() != 0) return Error(session.status());
     natpmpresp_t response{};
     if (const int sent = sendpublicaddressrequest(session.natpmp()); sent < 0) return Error(sent);
-    if (const int error = session.Read(&response); error != 0) return Error(error);
-    if (response.type != NATPMP_RESPTYPE_PUBLICADDRESS) return Error(NATPMP_TRYAGAIN);
+    int error = session.Read(&response, [](const natpmpresp_t& answer) {
+      return answer.type == NATPMP_RESPTYPE_PUBLICADDRESS;
+    });
+    if (error != 0) return Error(error);
     PortMapping mapping;
     mapping.protocol = "NAT-PMP";
     mapping.external.ip = IpAddress::V4(ntohl(response.pnu.publicaddress.addr.s_addr));
@@ -109,10 +117,13 @@ class NatPmp final : public PortMappingProtocol {
         sendnewportmappingrequest(session.natpmp(), NATPMP_PROTOCOL_UDP, request.port,
                                   request.external, static_cast<uint32_t>(seconds.count()));
     if (sent < 0) return Error(sent);
-    if (const int error = session.Read(&response); error != 0) return Error(error);
+    error = session.Read(&response, [&request](const natpmpresp_t& answer) {
+      return answer.type == NATPMP_RESPTYPE_UDPPORTMAPPING &&
+             answer.pnu.newportmapping.privateport == request.port;
+    });
+    if (error != 0) return Error(error);
     const auto& granted = response.pnu.newportmapping;
-    if (response.type != NATPMP_RESPTYPE_UDPPORTMAPPING || granted.privateport != request.port ||
-        granted.mappedpublicport == 0 || granted.lifetime == 0) {
+    if (granted.mappedpublicport == 0 || granted.lifetime == 0) {
       return absl::UnavailableError("NAT-PMP: the router's answer is not for what was asked");
     }
     mapping.external.port = granted.mappedpublicport;

@@ -71,7 +71,7 @@ std::string Fault(int code) {
 
 FakeRouter::FakeRouter(const Options& options) : options_(options) {
   stop_ = eventfd(0, EFD_CLOEXEC);
-  if (options_.nat_pmp) natpmp_ = Bound(SOCK_DGRAM, "127.0.0.1", 5351);
+  if (options_.nat_pmp) natpmp_ = Bound(SOCK_DGRAM, options_.address.c_str(), 5351);
   if (options_.upnp) {
     ssdp_ = Bound(SOCK_DGRAM, "239.255.255.250", 1900);
     ip_mreq group{};
@@ -128,6 +128,15 @@ void FakeRouter::AnswerNatPmp() {
     sendto(natpmp_, data, length, 0, reinterpret_cast<sockaddr*>(&from), size);
   };
   if (options_.forge) send("\xff\xff\xff", 3);
+  if (options_.late) {
+    // To a question for the address, to a mapping for TCP, and to one for port 1.
+    constexpr std::array<uint8_t, 16> kAddress = {0, 128, 0, 0, 0, 0, 0, 9, 192, 0, 2, 77};
+    constexpr std::array<uint8_t, 16> kTcp = {0, 130, 0, 0, 0, 0, 0, 9, 0, 1, 0, 1, 0, 0, 9, 9};
+    constexpr std::array<uint8_t, 16> kUdp = {0, 129, 0, 0, 0, 0, 0, 9, 0, 1, 0, 1, 0, 0, 9, 9};
+    if (in[1] != 0) send(kAddress.data(), 12);
+    send(kTcp.data(), 16);
+    send(kUdp.data(), 16);
+  }
   const auto put16 = [&](size_t at, uint16_t value) {
     const uint16_t wire = htons(value);
     std::memcpy(&out[at], &wire, 2);

@@ -17,15 +17,17 @@ class FakeRouter {
   struct Options {
     bool nat_pmp = true;
     bool upnp = true;
-    uint16_t result = 0;          // of NAT-PMP; 0: success
-    uint32_t lifetime = 7200;     // that NAT-PMP grants, in seconds
-    uint32_t ignore = 0;          // requests of NAT-PMP to leave unanswered first
-    bool forge = false;           // send nonsense before each answer
-    bool permanent_only = false;  // UPnP error 725 for a lease that ends
-    uint16_t taken = 0;           // external port of somebody else: UPnP error 718
+    std::string address = "127.0.0.1";  // where it speaks NAT-PMP
+    uint16_t result = 0;                // of NAT-PMP; 0: success
+    uint32_t lifetime = 7200;           // that NAT-PMP grants, in seconds
+    uint32_t ignore = 0;                // requests of NAT-PMP to leave unanswered first
+    bool forge = false;                 // send nonsense before each answer
+    bool late = false;                  // send answers to requests of before first
+    bool permanent_only = false;        // UPnP error 725 for a lease that ends
+    uint16_t taken = 0;                 // external port of somebody else: UPnP error 718
   };
 
-  // Binds NAT-PMP to 127.0.0.1:5351 and listens for SSDP on the device with address 10.0.0.1.
+  // Binds NAT-PMP to port 5351 and listens for SSDP on the device with address 10.0.0.1.
   explicit FakeRouter(const Options& options);
   ~FakeRouter();
   FakeRouter(const FakeRouter&) = delete;

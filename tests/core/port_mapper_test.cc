@@ -3,12 +3,14 @@
 #include "core/port_mapper.h"
 
 #include <gtest/gtest.h>
+#include <poll.h>
 #include <sched.h>
 
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
 #include <mutex>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "tests/core/fake_router.h"
@@ -59,6 +61,8 @@ struct Script {
   int asked = 0;  // guarded by mutex, like all of it
   int unmapped = 0;
   bool works = true;
+  bool wait_once = false;  // the next request fails when it is interrupted, not before
+  uint16_t unmapped_port = 0;
   Duration lifetime = hours(2);
   PortMappingRequest last;
 
@@ -72,17 +76,24 @@ class ScriptedProtocol final : public PortMappingProtocol {
  public:
   explicit ScriptedProtocol(Script* script) : script_(*script) {}
   absl::StatusOr<PortMapping> Map(const PortMappingRequest& request) override {
-    std::lock_guard lock(script_.mutex);
+    std::unique_lock lock(script_.mutex);
     ++script_.asked;
     script_.last = request;
     script_.asked_more.notify_all();
+    if (std::exchange(script_.wait_once, false)) {
+      lock.unlock();
+      pollfd interrupt{request.interrupt, POLLIN, 0};
+      poll(&interrupt, 1, static_cast<int>(milliseconds(kPatience).count()));
+      return absl::UnavailableError("scripted: interrupted");
+    }
     if (!script_.works) return absl::UnavailableError("scripted: no");
     return PortMapping{
         {IpAddress::V4(198, 51, 100, 9), request.external}, script_.lifetime, "test"};
   }
-  void Unmap(const PortMappingRequest&) override {
+  void Unmap(const PortMappingRequest& request) override {
     std::lock_guard lock(script_.mutex);
     ++script_.unmapped;
+    script_.unmapped_port = request.port;
   }
 
  private:
@@ -150,10 +161,73 @@ TEST(PortMapperTest, AnotherPortOrNoRouteMakesItVoid) {
   mapper->SetGateway(kGateway, 8);  // a rebind
   EXPECT_EQ(told.Next(), "none");
   EXPECT_EQ(told.Next(), "198.51.100.9:8");
+  EXPECT_EQ(script.unmapped, 1) << "the router is still there, and had the old one";
+  EXPECT_EQ(script.unmapped_port, 7);
   mapper->SetGateway(IpAddress::AnyV4(), 8);
   EXPECT_EQ(told.Next(), "none");
   mapper.reset();
-  EXPECT_EQ(script.unmapped, 0) << "there is no router to tell";
+  EXPECT_EQ(script.unmapped, 1) << "there is no router to tell";
+}
+
+TEST(PortMapperTest, AnOrderInTheMiddleIsNotKeptWaitingByTheOtherProtocols) {
+  Script first, second;
+  first.wait_once = true;
+  Told told;
+  auto mapper = StartMapper({.port = 7}, &told, {&first, &second});
+  mapper->SetGateway(kGateway, 7);
+  first.WaitAsked(1);
+  mapper->SetGateway(IpAddress::V4(127, 0, 0, 2), 7);
+  EXPECT_EQ(told.Next(), "198.51.100.9:7");
+  {
+    std::lock_guard lock(first.mutex);
+    EXPECT_EQ(first.last.gateway, IpAddress::V4(127, 0, 0, 2));
+    first.wait_once = true;
+  }
+  EXPECT_EQ(second.asked, 0);
+  // The same for the end.
+  mapper->SetGateway(kGateway, 7);
+  first.WaitAsked(3);
+  mapper.reset();
+  EXPECT_EQ(second.asked, 0);
+}
+
+TEST(PortMapperTest, AMappingThatCannotBeRenewedIsGoodUntilItsTimeIsOver) {
+  Script script;
+  script.lifetime = seconds(2);
+  Told told;
+  auto mapper = StartMapper({.port = 7, .retry = milliseconds(1), .min_renewal = milliseconds(1)},
+                            &told, {&script});
+  mapper->SetGateway(kGateway, 7);
+  EXPECT_EQ(told.Next(), "198.51.100.9:7");
+  {
+    std::lock_guard lock(script.mutex);
+    script.works = false;
+  }
+  const int asked = script.asked;
+  EXPECT_EQ(told.Next(), "none");
+  {
+    std::lock_guard lock(script.mutex);
+    EXPECT_GT(script.asked, asked + 3) << "it was tried while the mapping was good";
+    script.works = true;
+  }
+  EXPECT_EQ(told.Next(), "198.51.100.9:7");
+  EXPECT_EQ(mapper->status().last_error, "");
+}
+
+TEST(PortMapperTest, AMappingThatIsRenewedIsNoNews) {
+  Script script;
+  script.lifetime = milliseconds(200);
+  Told told;
+  auto mapper = StartMapper({.port = 7, .min_renewal = milliseconds(1)}, &told, {&script});
+  mapper->SetGateway(kGateway, 7);
+  EXPECT_EQ(told.Next(), "198.51.100.9:7");
+  {
+    std::lock_guard lock(script.mutex);
+    script.lifetime = hours(1);
+  }
+  script.WaitAsked(2);
+  EXPECT_TRUE(told.empty());
+  EXPECT_EQ(mapper->status().external.ToString(), "198.51.100.9:7");
 }
 
 // ---- the real protocols ----
@@ -200,6 +274,17 @@ TEST_F(PortMappingTest, NatPmpOutlivesLoss) {
   const auto mapping = natpmp->Map(request_);
   ASSERT_TRUE(mapping.ok()) << mapping.status();
   EXPECT_EQ(mapping->external.ToString(), "198.51.100.9:41641");
+}
+
+TEST_F(PortMappingTest, NatPmpPassesOverAnswersToOtherRequests) {
+  FakeRouter router({.late = true});
+  auto natpmp = NewNatPmp();
+  for (int i = 0; i < 2; ++i) {
+    const auto mapping = natpmp->Map(request_);
+    ASSERT_TRUE(mapping.ok()) << mapping.status();
+    EXPECT_EQ(mapping->external.ToString(), "198.51.100.9:41641");
+    EXPECT_EQ(mapping->lifetime, seconds(7200));
+  }
 }
 
 TEST_F(PortMappingTest, NatPmpSaysWhyNot) {
