@@ -20,31 +20,13 @@ const char* PathKindName(PathKind kind) {
 
 const char* DropName(Drop drop) {
   static constexpr std::array<const char*, kDrops> kNames = {
-      "rx_empty",
-      "rx_truncated",
-      "rx_stun",
-      "rx_kernel",
-      "rx_queue_full",
-      "rx_peer_gone",
-      "rx_relay_full",
-      "rx_relay_self",
-      "tx_unknown_peer",
-      "tx_no_destination",
-      "tx_no_socket",
-      "tx_queue_full",
-      "tx_no_relay",
-      "tx_relay_full",
-      "tx_relay_aged",
-      "tx_relay_rate",
-      "tx_relay_broken",
-      "tx_too_large",
-      "tx_relay_not_allowed",
-      "tx_message_size",
-      "tx_buffer_full",
-      "tx_unreachable",
-      "tx_refused",
-      "tx_error",
-      "closed",
+      "rx_empty",        "rx_truncated",    "rx_stun",           "rx_kernel",
+      "rx_queue_full",   "rx_peer_gone",    "rx_relay_full",     "rx_relay_self",
+      "rx_rebind",       "tx_unknown_peer", "tx_no_destination", "tx_no_socket",
+      "tx_queue_full",   "tx_no_relay",     "tx_relay_full",     "tx_relay_aged",
+      "tx_relay_rate",   "tx_relay_broken", "tx_too_large",      "tx_relay_not_allowed",
+      "tx_message_size", "tx_buffer_full",  "tx_unreachable",    "tx_refused",
+      "tx_error",        "closed",
   };
   const auto index = static_cast<size_t>(drop);
   return index < kDrops ? kNames[index] : "?";

@@ -26,6 +26,7 @@ enum class Drop : uint8_t {
   kRxPeerGone,   // the peer was removed while the packet waited in that queue, or for its shard
   kRxRelayFull,  // a relay brought it faster than its shard took it
   kRxRelaySelf,  // a relay brought us what is our own
+  kRxRebind,     // was in a socket that gave way to a new one
   // sent
   kTxUnknownPeer,
   kTxNoDestination,  // spec: SEND-4; or for an address that nothing can be sent to

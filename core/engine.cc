@@ -113,10 +113,11 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Create(const EngineOptio
   absl::Status status = engine->MakeParts(handler, parts);
   if (status.ok()) status = engine->OpenSockets();
   if (status.ok()) {
-    Log().info("engine: {} on port {}: {}", engine->loops_.control->name(), engine->port_,
+    Log().info("engine: {} on port {}: {}", engine->loops_.control->name(), engine->port(),
                engine->options_.ToString());
     engine->net_checker_->SetBound(engine->shards_[0]->BoundTo(/*v6=*/false),
                                    engine->shards_[0]->BoundTo(/*v6=*/true));
+    engine->StartNetwork(parts);
     status = engine->StartShards();
   }
   if (status.ok()) {
@@ -257,6 +258,7 @@ void EngineImpl::Close() {
     return;
   }
   if (closed_.exchange(true)) return;  // spec: RECV-7
+  CloseNetwork();
   stop_.store(true, std::memory_order_release);
   if (threads_ == Threads::kCaller) {
     const OnShard scope(this);
@@ -364,12 +366,16 @@ absl::StatusOr<std::unique_ptr<Sender>> EngineImpl::NewSender() { return senders
 EngineStatus EngineImpl::Status() const {
   EngineStatus status;
   status.backend = loops_.control->name();
-  status.port = port_;
+  status.port = port();
   status.shards = options_.shards;
   control_->Execute([&] {
     relay_hub_->AddStatus(&status);
     net_checker_->AddStatus(&status);
+    status.rebinds = rebinder_->rebinds();
+    status.last_rebind = rebinder_->last();
+    status.link_changes = watch_->changes();
   });
+  status.port_mapping = watch_->MappingStatus();
   std::lock_guard lock(state_->mutex);
   if (state_->owner == this) status.peers = control_->Peers();
   return status;

@@ -66,8 +66,17 @@ struct NetworkOptions {
   // Ask the STUN servers of the relay map what they see of us, out of the data sockets, and take
   // the nearest region for home. Off: our endpoints are local addresses only.
   bool netcheck = true;
-  // Interfaces whose addresses are none of ours to peers: the tunnel's own.
+  // Interfaces whose addresses are none of ours to peers, and whose changes do not matter: the
+  // tunnel's own.
   std::vector<std::string> ignored_interfaces;
+  // See by itself when addresses, default routes and links change (rtnetlink). Off: the embedder
+  // tells, with LinkChanged().
+  bool watch_links = true;
+  // Ask the router in front of us to forward our port (NAT-PMP, else UPnP).
+  bool port_mapping = false;
+  // Between two rebinds that send errors cause; it doubles, up to 64 times as long, while they do
+  // not help. 1 ms to 1 hour.
+  Duration min_rebind_interval = std::chrono::seconds(5);
 
   std::string ToString() const;
 };
@@ -248,6 +257,10 @@ struct EngineStatus {
   std::optional<NetInfo> net_info;          // none before the first netcheck has ended
   std::optional<stun::Report> last_report;  // of the netcheck
   stun::NetcheckStats netcheck;             // totals of all netchecks
+  uint64_t link_changes = 0;
+  uint64_t rebinds = 0;
+  std::string last_rebind;   // its reason, and how many packets it lost
+  std::string port_mapping;  // "198.51.100.9:41641 (NAT-PMP)", or why there is none; "": not wanted
 };
 
 // All calls are safe from every thread. Those that change peers are carried out by the control
@@ -268,6 +281,7 @@ class Engine {
   // or an observer: a logged error, and nothing else.
   virtual void Close() = 0;
 
+  // Of now: a rebind may change it if the kernel chose it.
   virtual uint16_t port() const = 0;
   virtual const EngineOptions& options() const = 0;
 
@@ -295,6 +309,16 @@ class Engine {
   // (spec: EP-1, EP-2). Without being asked the engine does so at start, with a new map or key,
   // and every 20 to 26 s while there is a peer. Does not wait; from a Handler too.
   virtual void ReStun(absl::string_view reason) = 0;
+  // The network has changed, as the embedder knows: paths are looked for anew (spec: PATH-6),
+  // relays are connected to again, our endpoints looked at, and sockets that are dead replaced.
+  // `reason` is for the log. Does not wait; from a Handler too. Needed only without
+  // NetworkOptions::watch_links.
+  virtual void LinkChanged(absl::string_view reason) = 0;
+  // Puts new sockets in the place of the old ones, on the same port; if the kernel chose it and it
+  // cannot be had again, on another (spec: EP-8). What the old ones had received is delivered;
+  // nobody who sends sees it. Paths are looked for anew afterwards. Waits, so not
+  // from an observer. An error leaves the sockets there were.
+  virtual absl::Status Rebind(absl::string_view reason) = 0;
 
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.
   virtual absl::StatusOr<std::unique_ptr<Sender>> NewSender() = 0;

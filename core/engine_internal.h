@@ -16,9 +16,11 @@
 #include "core/control.h"
 #include "core/engine.h"
 #include "core/net_checker.h"
+#include "core/network_watch.h"
 #include "core/path_learner.h"
 #include "core/peer_table.h"
 #include "core/quiescence.h"
+#include "core/rebinder.h"
 #include "core/relay_connector.h"
 #include "core/relay_hub.h"
 #include "core/relay_queue.h"
@@ -62,6 +64,8 @@ struct EngineParts {
   NetChecker::ReadNetwork network = nullptr;
   // For netchecks; outlives the engine. Null: the system's.
   Random* random = nullptr;
+  // NetworkWatch::Environment::make_mapper.
+  std::function<std::unique_ptr<PortMapper>(PortMapper::Callback)> make_mapper = nullptr;
 };
 
 // Readers of the peers beside shards and Senders: Engine::ConfirmPath() and a Bind's queues.
@@ -93,7 +97,7 @@ class EngineImpl final : public Engine {
   ~EngineImpl() override;
 
   void Close() override;
-  uint16_t port() const override { return port_; }
+  uint16_t port() const override { return port_.load(std::memory_order_relaxed); }
   const EngineOptions& options() const override { return options_; }
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, absl::string_view endpoints) override;
   absl::Status UpdatePeers(std::span<const PublicKey> keys) override;
@@ -101,6 +105,8 @@ class EngineImpl final : public Engine {
   absl::Status SetRelayMap(std::optional<derp::RelayMap> map) override;
   absl::Status SetPrivateKey(const PrivateKey& key) override;
   void ReStun(absl::string_view reason) override;
+  void LinkChanged(absl::string_view reason) override;
+  absl::Status Rebind(absl::string_view reason) override;
   absl::StatusOr<std::unique_ptr<Sender>> NewSender() override;
   EngineStatus Status() const override;
   CounterSnapshot Counters() const override;
@@ -127,6 +133,11 @@ class EngineImpl final : public Engine {
   absl::Status MakeShard(Handler* handler, RelayQueue* relay);
   absl::Status OpenSockets();
   absl::Status OpenAllSockets(uint16_t port);
+  // core/engine_network.cc
+  void StartNetwork(const EngineParts& parts);
+  void OnNetworkChange(const NetworkChange& change);
+  void OnRebound(const RebindResult& result);
+  void CloseNetwork();
   absl::Status StartShards();
   void ResumeRelays();
   void ShardMain(uint32_t index);
@@ -136,7 +147,7 @@ class EngineImpl final : public Engine {
 
   EngineOptions options_;
   const Threads threads_;
-  uint16_t port_ = 0;
+  std::atomic<uint16_t> port_{0};
 
   // In the order of dependence: each is used by what follows.
   EngineLoops loops_;
@@ -149,6 +160,8 @@ class EngineImpl final : public Engine {
   std::unique_ptr<RelayHub> relay_hub_;
   std::unique_ptr<NetChecker> net_checker_;
   std::vector<std::unique_ptr<EngineShard>> shards_;
+  std::unique_ptr<Rebinder> rebinder_;
+  std::unique_ptr<NetworkWatch> watch_;
 
   std::mutex reader_mutex_;  // of ConfirmPath(); guards the next two
   Quiescence::Reader reader_;

@@ -29,8 +29,12 @@ std::string RelayOptions::ToString() const {
 }
 
 std::string NetworkOptions::ToString() const {
-  return absl::StrCat("network.netcheck=", netcheck, " network.ignored_interfaces=",
-                      ignored_interfaces.empty() ? "none" : absl::StrJoin(ignored_interfaces, ","));
+  return absl::StrCat(
+      "network.netcheck=", netcheck, " network.ignored_interfaces=",
+      ignored_interfaces.empty() ? "none" : absl::StrJoin(ignored_interfaces, ","),
+      " network.watch_links=", watch_links, " network.port_mapping=", port_mapping,
+      " network.min_rebind_interval_ms=",
+      std::chrono::duration_cast<std::chrono::milliseconds>(min_rebind_interval).count());
 }
 
 std::string EngineOptions::ToString() const {
@@ -117,6 +121,10 @@ absl::Status CheckOptions(const EngineOptions& options, const Handler* handler) 
   }
   if (options.relay.idle_timeout <= Duration::zero()) {
     return absl::InvalidArgumentError("relay.idle_timeout: must be more than 0");
+  }
+  if (options.network.min_rebind_interval < std::chrono::milliseconds(1) ||
+      options.network.min_rebind_interval > std::chrono::hours(1)) {
+    return absl::InvalidArgumentError("network.min_rebind_interval: must be 1 ms to 1 hour");
   }
   return CheckSizes(options);
 }

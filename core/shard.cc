@@ -64,7 +64,8 @@ EngineShard::EngineShard(const ShardEnvironment& environment, Quiescence::Reader
 absl::StatusOr<Endpoint> EngineShard::OpenSocket(const io::UdpConfig& config) {
   absl::StatusOr<io::SocketId> socket = loop_.OpenUdp(config, this);
   if (!socket.ok()) return socket.status();
-  (config.bind.IsV4() ? v4_ : v6_) = Socket{.id = *socket};
+  (config.bind.IsV4() ? v4_ : v6_) =
+      Socket{.id = *socket, .bound = !config.bind.ip.IsUnspecified()};
   return loop_.LocalEndpoint(*socket);
 }
 
@@ -84,6 +85,26 @@ std::optional<Endpoint> EngineShard::BoundTo(bool v6) const {
   const std::optional<Socket>& socket = v6 ? v6_ : v4_;
   if (!socket.has_value()) return std::nullopt;
   return loop_.LocalEndpoint(socket->id);
+}
+
+RebindOutcome EngineShard::Rebind(uint16_t port) {
+  RebindOutcome outcome{.status = absl::OkStatus(), .port = port};
+  for (const bool v6 : {false, true}) {
+    const std::optional<Socket>& socket = v6 ? v6_ : v4_;
+    if (!socket.has_value()) continue;
+    const absl::StatusOr<io::Reopened> reopened = loop_.ReopenUdp(socket->id, outcome.port);
+    if (!reopened.ok()) {
+      outcome.status.Update(reopened.status());
+      continue;
+    }
+    outcome.replaced = true;
+    outcome.port = reopened->local.port;
+    outcome.lost += reopened->lost;
+    outcome.exact &= reopened->exact;
+    env_.link->health[v6].Reset();
+  }
+  counters_.AddDrop(Drop::kRxRebind, outcome.lost);
+  return outcome;
 }
 
 absl::Status EngineShard::Start() {
@@ -412,6 +433,11 @@ void EngineShard::OnSendFailure(io::SocketId, const io::SendFailure& failure) {
   const PacketTrain lost = Slice(packets, failure.first, failure.packets);
   counters_.TakeBackTx(DirectPath(train.to), failure.packets, lost.size);
   counters_.AddDrop(DropForError(failure.error), failure.packets);
+  const bool v6 = !train.to.IsV4();
+  const std::optional<Socket>& from = v6 ? v6_ : v4_;
+  if (from.has_value() && MeansDeadSocket(failure.error, from->bound)) {
+    env_.link->health[v6].Failed(failure.error);
+  }
   // A roaming address is one that no list has, so no peer owns it (spec: SEND-5).
   if (stopping_ || !reader_.online() || env_.peers->FindByAddress(train.to) == nullptr) return;
   if (!failure_log_.Allow(now_)) return;
@@ -429,6 +455,7 @@ void EngineShard::CountSocketDrops() {
     counters_.AddDrop(
         Drop::kRxKernel,
         stats.rx_kernel_drops - std::exchange((*socket)->kernel_drops, stats.rx_kernel_drops));
+    if (env_.link->health[socket == &v6_].Look(stats.tx_packets, now_)) wake_control_ = true;
   }
 }
 

@@ -41,6 +41,15 @@ struct ShardEnvironment {
   bool gso = true;                   // LoopOptions::gso: whether trains are worth building
 };
 
+// What became of a shard's sockets when it was told to rebind.
+struct RebindOutcome {
+  absl::Status status;    // the first failure; that socket is still the old one
+  bool replaced = false;  // any of them
+  uint16_t port = 0;
+  uint64_t lost = 0;  // packets; Reopened::lost
+  bool exact = true;  // Reopened::exact
+};
+
 class EngineShard final : public Shard, private io::UdpHandler, private BatchScope {
  public:
   EngineShard(const ShardEnvironment& environment, Quiescence::Reader reader);
@@ -61,6 +70,13 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   bool has_more() const { return has_more_; }
   // Closes all sockets, after telling the handler if its OnShardStart() was well.
   void Stop(bool tell_handler);
+
+  // Shard's thread, from a ShardCommand: new sockets in the place of the old ones, on `port`; 0:
+  // one that the kernel chooses (spec: EP-8). What the old ones had received is delivered
+  // meanwhile.
+  RebindOutcome Rebind(uint16_t port);
+  // Likewise: control is woken before the shard next sleeps.
+  void TellControl() { wake_control_ = true; }
 
   // Any thread.
   CounterSnapshot Counters() const { return counters_.Snapshot(); }
@@ -85,6 +101,7 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   // A socket and how much of its statistics has been counted.
   struct Socket {
     io::SocketId id;
+    bool bound = false;  // to one address
     uint64_t truncated = 0;
     uint64_t kernel_drops = 0;
   };

@@ -14,6 +14,7 @@
 #include "base/spsc_ring.h"
 #include "core/packet_ring.h"
 #include "core/path_learner.h"
+#include "core/socket_health.h"
 
 namespace ringsock {
 
@@ -46,6 +47,9 @@ struct ShardLink {
   SpscRing<SendFailureReport> failures{4};
   // True while control has a taker for STUN; else the shard counts it (spec: RECV-1).
   std::atomic<bool> stun_wanted{false};
+
+  // Of the IPv4 and the IPv6 socket.
+  std::array<SocketHealth, 2> health;
 
   // Control to shard: datagrams for an address (STUN requests), and commands.
   PacketRing sends{64};
