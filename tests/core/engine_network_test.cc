@@ -4,6 +4,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <functional>
@@ -148,6 +149,13 @@ class EngineNetworkTest : public testing::TestWithParam<io::Backend> {
     })) << "got "
         << got.ToString() << "; " << engine_->Counters().ToString();
   }
+  // Until our own endpoints have one, or do not have it (any more).
+  void ExpectEndpoint(const OwnEndpoint& endpoint, bool there = true) {
+    EXPECT_TRUE(WaitUntil([&] {
+      const std::vector<OwnEndpoint> all = engine_->Status().endpoints;
+      return (std::find(all.begin(), all.end(), endpoint) != all.end()) == there;
+    })) << ToString(engine_->Status().endpoints);
+  }
   void ExpectChanges(uint64_t count) {
     EXPECT_TRUE(WaitUntil([&] { return engine_->Status().link_changes >= count; }))
         << engine_->Status().link_changes;
@@ -179,6 +187,8 @@ TEST_P(EngineNetworkTest, AnotherAddressAndAnotherRoute) {
   Shell("ip route replace default via 10.0.0.1");
   ExpectChanges(2);
   ExpectReached("10.0.0.8:41641");
+  ExpectEndpoint({*Endpoint::Parse("10.0.0.8:41641"), EndpointSource::kLocal});
+  ExpectEndpoint({*Endpoint::Parse("10.0.0.7:41641"), EndpointSource::kLocal}, false);
   const uint64_t changes = engine_->Status().link_changes;
   Shell("ip route replace default via 10.0.0.2");
   ExpectChanges(changes + 1);
@@ -250,9 +260,12 @@ TEST_P(EngineNetworkTest, TheRouterMapsThePortOfEachNetwork) {
   EXPECT_TRUE(WaitUntil([&] { return engine_->Status().port_mapping == mapped; }))
       << engine_->Status().port_mapping;
   EXPECT_EQ(router->mappings().size(), 1u);
+  const OwnEndpoint external{*Endpoint::Parse("198.51.100.9:41641"), EndpointSource::kPortMapping};
+  ExpectEndpoint(external);
   // One that speaks neither, and back.
   Shell("ip route replace default via 10.0.0.2");
   EXPECT_TRUE(WaitUntil([&] { return engine_->Status().port_mapping != mapped; }));
+  ExpectEndpoint(external, false);
   Shell("ip route replace default via 10.0.0.1");
   EXPECT_TRUE(WaitUntil([&] { return engine_->Status().port_mapping == mapped; }))
       << engine_->Status().port_mapping;

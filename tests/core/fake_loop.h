@@ -40,6 +40,9 @@ class FakeLoop final : public io::Loop {
   }
   void CloseUdp(io::SocketId) override {}
   absl::StatusOr<io::Reopened> ReopenUdp(io::SocketId socket, uint16_t port) override {
+    if (on_reopen) {
+      if (absl::Status status = on_reopen(port); !status.ok()) return status;
+    }
     opened_[socket].bind.port = port;
     return io::Reopened{.local = LocalEndpoint(socket)};
   }
@@ -85,6 +88,8 @@ class FakeLoop final : public io::Loop {
   const std::vector<io::UdpConfig>& opened() const { return opened_; }
   int stats_calls() const { return stats_calls_; }
 
+  // Whether a socket can be opened again on that port.
+  std::function<absl::Status(uint16_t port)> on_reopen;
   // What a Poll() does.
   std::function<void(Instant deadline)> on_poll;
 

@@ -154,7 +154,8 @@ class Flood {
     for (uint32_t number = 0; !stop_.load();) {
       // Lost ones would end it: it goes on when the receiver has not moved for long.
       const uint32_t seen = received_.load();
-      if (static_cast<int32_t>(number - seen) > static_cast<int32_t>(window_) && ++waits_ < 100000) {
+      const bool ahead = static_cast<int32_t>(number - seen) > static_cast<int32_t>(window_);
+      if (ahead && ++waits_ < 100000) {
         std::this_thread::yield();
         continue;
       }
