@@ -14,11 +14,6 @@ constexpr Duration kSendAgain = std::chrono::milliseconds(1);
 // How often the relays are asked for signs of life: they count for seconds.
 constexpr Duration kHeardInterval = std::chrono::seconds(1);
 
-bool AnyOfFamily(const std::vector<IpAddress>& addresses, bool v4) {
-  return std::any_of(addresses.begin(), addresses.end(),
-                     [v4](const IpAddress& ip) { return ip.IsV4() == v4; });
-}
-
 }  // namespace
 
 NetChecker::NetChecker(const EngineOptions& options, const Environment& environment)
@@ -40,7 +35,7 @@ void NetChecker::Start() {
 
 void NetChecker::Close() {
   if (std::exchange(closed_, true)) return;
-  if (map_.has_value()) env_.control->SetStunHandler(nullptr);
+  SetStunWanted(false);
   CancelNames();
   hairpin_.Close();
 }
@@ -59,8 +54,9 @@ void NetChecker::Remember(absl::string_view reason) {
 }
 
 std::optional<std::string> NetChecker::TakeRequest() {
-  if (!requested_.exchange(false, std::memory_order_acquire)) return std::nullopt;
+  if (!requested_.load(std::memory_order_acquire)) return std::nullopt;
   std::lock_guard lock(request_mutex_);
+  requested_.store(false, std::memory_order_relaxed);
   return std::exchange(reason_, {});
 }
 
@@ -80,14 +76,19 @@ void NetChecker::SetPortMapping(const Endpoint& mapped) {
   Request("port mapping");
 }
 
-// Without a map nobody wants STUN, and shards count it as dropped (spec: RECV-1).
+// A netcheck that runs goes on with the map it began with.
 void NetChecker::SyncMap() {
   if (closed_ || !options_.netcheck || map_ == env_.relays->routes().map()) return;
-  const bool had_map = map_.has_value();
   map_ = env_.relays->routes().map();
   netcheck_.SetMap(map_.has_value() ? ToProbeMap(*map_) : stun::ProbeMap{});
-  if (map_.has_value() == had_map) return;
-  if (map_.has_value()) {
+  SetStunWanted(map_.has_value() || netcheck_.running());
+}
+
+// Else shards count it as dropped (spec: RECV-1). Not from inside OnStun().
+void NetChecker::SetStunWanted(bool wanted) {
+  if (wanted == stun_wanted_) return;
+  stun_wanted_ = wanted;
+  if (wanted) {
     env_.control->SetStunHandler([this](uint32_t, const StunPacket& packet) { OnStun(packet); });
   } else {
     env_.control->SetStunHandler(nullptr);
@@ -121,6 +122,7 @@ bool NetChecker::Run() {
   }
   if (const auto reason = TakeRequest(); reason.has_value()) updates_.Request(*reason, now);
   updates_.Advance(now);
+  SetStunWanted(map_.has_value() || netcheck_.running());
   return !answers_.empty();
 }
 
@@ -256,13 +258,20 @@ bool NetChecker::StartNetcheck(Duration timeout) {
   asked_ = map_.has_value();
   if (!asked_) return false;
   UpdateNetworkState();
+  const stun::HostFamilies families = Families();
+  // Of no network at all nothing can be asked, and waiting for answers would only hold up the
+  // update that follows when it is back.
+  if (!families.v4 && !families.v6 && network_->Local().regular.empty()) {
+    asked_ = false;
+    return false;
+  }
   heard_ = Instant::min();
   NoteRelayFrame(Now());
   // A home that nobody measured is given up for the nearest at once.
   RegionId home = env_.relays->routes().home();
   if (home != measured_home_) home = 0;
   asked_ =
-      netcheck_.Start({.host = Families(), .full = false, .timeout = timeout, .home = home}, Now());
+      netcheck_.Start({.host = families, .full = false, .timeout = timeout, .home = home}, Now());
   return asked_;
 }
 
@@ -270,10 +279,10 @@ bool NetChecker::StartNetcheck(Duration timeout) {
 stun::HostFamilies NetChecker::Families() const {
   stun::HostFamilies families{.v4 = bound_v4_.has_value(), .v6 = bound_v6_.has_value()};
   if (!network_.has_value()) return families;
-  const LocalAddresses local = network_->Local();
-  const bool alone = local.regular.empty();
   if (families.v4 && bound_v4_->ip.IsUnspecified()) {
-    families.v4 = AnyOfFamily(alone ? local.loopback : local.regular, /*v4=*/true);
+    const LocalAddresses local = network_->Local();
+    families.v4 = std::any_of(local.regular.begin(), local.regular.end(),
+                              [](const IpAddress& ip) { return ip.IsV4(); });
   }
   if (families.v6 && bound_v6_->ip.IsUnspecified()) families.v6 = network_->HasGlobalV6();
   return families;

@@ -129,6 +129,7 @@ class NetChecker final : public ControlPart,
   void OnNetInfo(const NetInfo& info) override;
 
   Instant Now() const { return env_.loop->clock().Now(); }
+  void SetStunWanted(bool wanted);
   void OnStun(const StunPacket& packet);
   void Remember(absl::string_view reason);
   std::optional<std::string> TakeRequest();
@@ -156,6 +157,7 @@ class NetChecker final : public ControlPart,
   size_t peers_ = 0;
   bool had_peers_ = false;  // as the updates know it
   std::optional<derp::RelayMap> map_;
+  bool stun_wanted_ = false;
   bool asked_ = false;              // the running update has a netcheck
   RegionId measured_home_ = 0;      // the home, if a report chose it (spec: NC-10)
   Instant heard_ = Instant::min();  // when NoteRelayFrame() last looked

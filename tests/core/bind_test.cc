@@ -92,6 +92,32 @@ TEST_F(BindTest, APeersPacketsComeAndGoInOrder) {
 }
 
 // spec: RECV-4, SEND-8, PATH-3
+// What it is told at the first opening it is told at each: the port may be another one.
+TEST_F(BindTest, AnObserverHearsOfEachOpening) {
+  class Counting final : public NetworkObserver {
+   public:
+    void OnEndpoints(std::span<const OwnEndpoint> endpoints) override {
+      port = endpoints[0].endpoint.port;
+      ++calls;
+    }
+    std::atomic<uint16_t> port{0};
+    std::atomic<int> calls{0};
+  };
+  Counting observer;
+  BindOptions options = Options();
+  options.observer = &observer;
+  options.engine.bind_v4 = IpAddress::V4(127, 0, 0, 1);
+  options.engine.ipv6 = false;
+  Bind bind(options);
+  for (int i = 1; i <= 3; ++i) {
+    Open(bind);
+    ASSERT_TRUE(WaitUntil([&] { return observer.calls.load() == i; }));
+    EXPECT_EQ(observer.port.load(), port_);
+    bind.Close();
+    EXPECT_EQ(observer.calls.load(), i);
+  }
+}
+
 TEST_F(BindTest, AnUnknownSourceCanBeAnsweredAndConfirmed) {
   Bind bind(Options());
   Open(bind);

@@ -36,6 +36,22 @@ struct Node {
   std::unique_ptr<Engine> engine;
 };
 
+// spec: NC-9: a relay without STUN is measured over HTTPS, and so it is wherever UDP is blocked.
+TEST(EngineTlsRelayTest, LatencyOverHttps) {
+  TlsRelay relay;
+  Node node;
+  ASSERT_TRUE(node.engine->SetRelayMap(relay.Map(relay.pin())).ok());
+  ASSERT_TRUE(WaitUntil([&] {
+    const auto report = node.engine->Status().last_report;
+    return report.has_value() && report->latency.contains(1);
+  }));
+  const EngineStatus status = node.engine->Status();
+  EXPECT_FALSE(status.last_report->udp);
+  EXPECT_FALSE(status.last_report->latency.at(1).v4.has_value());
+  EXPECT_GT(status.last_report->latency.at(1).best, Duration::zero());
+  EXPECT_EQ(status.last_report->preferred, 1);
+}
+
 TEST(EngineTlsRelayTest, PacketsCrossBothWays) {
   TlsRelay relay;
   Node a, b([](Shard& shard, const ReceivedTrain& train) {

@@ -386,6 +386,41 @@ TEST_F(NetCheckerTest, SwitchedOffItSendsNothing) {
   EXPECT_TRUE(node->observer.infos.empty());
 }
 
+// What was asked before is not taken for a network without UDP.
+TEST_F(NetCheckerTest, AMapThatGoesDuringANetcheck) {
+  auto node = Open({kOutside});
+  node->SetMap(Map());
+  Run(milliseconds(2));
+  node->SetMap(std::nullopt);
+  Run();
+  ASSERT_EQ(node->observer.infos.size(), 1u);
+  EXPECT_TRUE(node->observer.infos[0].udp);
+  EXPECT_EQ(node->observer.infos[0].home, 0);
+  EXPECT_EQ(node->engine->Status().home, 0);
+}
+
+// A host that is in no network asks nobody, and does not wait for it.
+TEST_F(NetCheckerTest, WithoutAnAddressNobodyIsAsked) {
+  auto node = Open({kOutside});
+  node->SetMap(Map());
+  Run();
+  const uint64_t probes = node->Stats().probes_sent;
+  node->network = StateOf({});
+  net_.SetUdpBlocked(node->host, true);
+  node->engine->ReStun("link down");
+  Run(milliseconds(1));
+  EXPECT_EQ(node->Endpoints(), "127.0.0.1:41641 (loopback)");
+  EXPECT_EQ(node->Stats().probes_sent, probes);
+  EXPECT_TRUE(world_.https_asked.empty());
+  EXPECT_EQ(node->engine->Status().home, 1);
+  EXPECT_EQ(node->observer.infos.size(), 1u);
+  node->network = StateOf({kOutside});
+  net_.SetUdpBlocked(node->host, false);
+  node->engine->ReStun("link up");
+  Run(milliseconds(600));
+  EXPECT_EQ(node->Endpoints(), "192.0.2.5:41641 (stun)");
+}
+
 // --- What is told ---
 
 TEST_F(NetCheckerTest, AddressesThatComeAndGo) {
