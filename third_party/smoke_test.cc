@@ -33,6 +33,10 @@
 #include <string>
 #include <thread>
 
+#if defined(__x86_64__)
+#include <intel-ipsec-mb.h>
+#endif
+
 ABSL_FLAG(int, smoke, 7, "a flag, to link the flags library");
 
 namespace ringsock {
@@ -89,6 +93,18 @@ TEST(ThirdPartyTest, OpenSslStaysOut) {
   EXPECT_THAT(text.str(), ::testing::HasSubstr("android/libssl.so.0"));
   EXPECT_THAT(text.str(), ::testing::Not(::testing::HasSubstr("libssl.so.3")));
   EXPECT_THAT(text.str(), ::testing::Not(::testing::HasSubstr("libcrypto.so.3")));
+}
+
+TEST(ThirdPartyTest, IpsecMb) {
+#if defined(__x86_64__)
+  IMB_MGR* manager = alloc_mb_mgr(0);
+  ASSERT_NE(manager, nullptr);
+  IMB_ARCH arch = IMB_ARCH_NONE;
+  init_mb_mgr_auto(manager, &arch);
+  EXPECT_EQ(imb_get_errno(manager), 0);
+  EXPECT_NE(arch, IMB_ARCH_NONE);
+  free_mb_mgr(manager);
+#endif
 }
 
 TEST(ThirdPartyTest, SodiumAndBlake2s) {

@@ -11,9 +11,10 @@ is_debian_12() {
 
 # The packages of the needs given ("build", "test") that are not installed.
 missing_packages() {
-  local need package
-  while read -r need package; do
+  local need package architecture
+  while read -r need package architecture; do
     case " $* " in *" $need "*) ;; *) continue ;; esac
+    [ -z "$architecture" ] || [ "$architecture" = "$(dpkg --print-architecture)" ] || continue
     dpkg-query -W -f='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
       printf '%s\n' "$package"
   done < <(grep -v '^#' tools/packages.txt)
