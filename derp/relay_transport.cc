@@ -126,6 +126,12 @@ void RelayTransport::Write(std::span<const std::byte> ciphertext) {
   if (streams_->Send(stream_, ciphertext) < ciphertext.size()) overflow_ = true;
 }
 
+std::span<std::byte> RelayTransport::Reserve(size_t bytes) {
+  return streams_->SendSpace(stream_, bytes);
+}
+
+void RelayTransport::Commit(size_t bytes) { streams_->CommitSend(stream_, bytes); }
+
 void RelayTransport::OnHandshakeDone() {
   ready_ = true;
   events_->OnTransportReady();

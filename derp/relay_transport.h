@@ -97,6 +97,8 @@ class RelayTransport final : public io::StreamHandler, private TlsSink, private 
   void OnClose(io::StreamId stream, const absl::Status& why) override;
   size_t Room() const override;
   void Write(std::span<const std::byte> ciphertext) override;
+  std::span<std::byte> Reserve(size_t bytes) override;
+  void Commit(size_t bytes) override;
   void OnHandshakeDone() override;
   absl::Status OnPlaintext(std::span<std::byte> bytes) override;
 

@@ -1,6 +1,7 @@
 // TLS for relay connections as a filter without I/O: ciphertext of the stream in, plaintext out,
-// and the other way round. BoringSSL does the work; the rules of who is trusted are here (spec:
-// derp.md, Transport). The owner moves the bytes between this and a stream.
+// and the other way round. BoringSSL does the work but for the records of TLS 1.3
+// (derp/tls_records.h); the rules of who is trusted are here (spec: derp.md, Transport). The owner
+// moves the bytes between this and a stream.
 //
 //   stream ─ciphertext─▶ Receive() ─▶ TlsEvents::OnPlaintext
 //   TlsSink::Write ◀─ciphertext─ Send() ◀─plaintext
@@ -37,6 +38,11 @@ class TlsSink {
   // what one connection may queue by ending it.
   virtual size_t Room() const = 0;
   virtual void Write(std::span<const std::byte> ciphertext) = 0;
+  // To write where Write() would copy to: `bytes` contiguous bytes, which Room() has said are
+  // there; they stay until Commit(), the next call, which takes the first `bytes` of them (0:
+  // none). Less than was asked for: Write() is called instead.
+  virtual std::span<std::byte> Reserve(size_t) { return {}; }
+  virtual void Commit(size_t) {}
 };
 
 // Called from inside Start() and Receive(). Must not destroy the session.
@@ -78,7 +84,8 @@ class TlsSession {
 
   // A client says hello; a server waits. Once.
   virtual absl::Status Start() = 0;
-  // Takes all of `ciphertext`, of which it may keep a part of a record. An error ends the session;
+  // Takes all of `ciphertext`, which is decrypted in place, and of which it may keep a part of a
+  // record. An error ends the session;
   // each later call says the same. An alert for the other side has been written by then.
   //   kUnauthenticated: the certificate; which check failed and why, such as: certificate expired
   //   on
@@ -89,7 +96,7 @@ class TlsSession {
   virtual absl::Status Receive(std::span<std::byte> ciphertext) = 0;
   // Seals plaintext into records of up to kMaxTlsPlaintext as long as the sink has room for a whole
   // one, and returns how many bytes it took: 0 before the handshake is done. What it took is on its
-  // way: it is never offered again. The first of a server brings the client's ticket along.
+  // way: it is never offered again.
   virtual size_t Send(std::span<const std::byte> plaintext) = 0;
   // The stream ended. OK after the other side's close_notify, else kDataLoss: it may have been cut.
   virtual absl::Status OnStreamEnd() = 0;
@@ -98,6 +105,9 @@ class TlsSession {
 
   virtual bool handshake_done() const = 0;
   virtual bool resumed() const = 0;
+  // The records are ours and not BoringSSL's: after a handshake of TLS 1.3, unless something stood
+  // against it.
+  virtual bool own_records() const = 0;
   virtual std::string Description() const = 0;  // "TLSv1.3 TLS_AES_128_GCM_SHA256, resumed"
   // Of a client: the relay's key for fast start, if its chain ended in a meta certificate and this
   // is TLS 1.3, whose transcript covers it. A resumed session has the key of its first handshake.

@@ -1,4 +1,17 @@
-// One TLS connection: BoringSSL between the bytes of Receive() and a sink.
+// One TLS connection. BoringSSL does the handshake, and all of TLS 1.2; the records of TLS 1.3 are
+// ours after it (derp/tls_records.h).
+//
+// The point where one takes over from the other is the end of the handshake, before any plaintext:
+//  1. BoringSSL reads one record at a time and nothing ahead, and refuses a key change within a
+//     message: it holds no byte of what follows (asked for all the same). What Receive() was given
+//     beyond that is ours.
+//  2. A server's ticket waits in BoringSSL for the first write: an empty one sends it. How many
+//     records went with the new key is asked for and not assumed.
+//  3. Secrets and numbers of records are BoringSSL's present ones.
+//  4. A client's tickets come later, whenever the server likes. They are opened here; BoringSSL is
+//     given the message inside and makes the session of it, which needs nothing of its records. So
+//     a client keeps its SSL, for that alone; a server's is freed with all it holds.
+// Where a condition does not hold the session stays with BoringSSL, which never learns of it.
 #include <openssl/err.h>
 #include <openssl/ssl.h>
 
@@ -9,6 +22,7 @@
 #include "derp/tls.h"
 #include "derp/tls_certificate.h"
 #include "derp/tls_client_context.h"
+#include "derp/tls_records.h"
 #include "derp/tls_server_context.h"
 #include "derp/tls_ssl.h"
 
@@ -32,7 +46,8 @@ class TlsSessionImpl final : public TlsSession {
   absl::Status OnStreamEnd() override;
   void Shutdown() override;
   bool handshake_done() const override { return done_; }
-  bool resumed() const override { return done_ && SSL_session_reused(ssl_.get()) == 1; }
+  bool resumed() const override { return resumed_; }
+  bool own_records() const override { return records_ != nullptr; }
   std::string Description() const override;
   std::optional<PublicKey> fast_start_key() const override;
 
@@ -41,6 +56,10 @@ class TlsSessionImpl final : public TlsSession {
   absl::Status Handshake();
   absl::Status ReadRecords();
   void FinishHandshake();
+  void TakeOver();
+  bool FlushTickets();
+  absl::Status OnTicket(std::span<const uint8_t> message);
+  absl::Status ReceiveRecords(std::span<std::byte> ciphertext);
   absl::Status Fail(int result);
   absl::Status Fail(absl::Status status);
 
@@ -48,8 +67,13 @@ class TlsSessionImpl final : public TlsSession {
   TlsEvents* const events_;
   std::unique_ptr<TlsClientPeer> peer_;  // of a client
   bssl::UniquePtr<SSL> ssl_;             // uses the two above until it dies
+  std::unique_ptr<TlsRecords> records_;  // in its place
   std::unique_ptr<absl::Status> error_;  // once it failed
   uint32_t handshake_bytes_ = 0;
+  // What the handshake agreed on.
+  const SSL_CIPHER* cipher_ = nullptr;
+  uint16_t version_ = 0;
+  bool resumed_ = false;
   bool done_ = false;
   bool closed_by_peer_ = false;  // its close_notify has come
   bool shut_down_ = false;
@@ -130,7 +154,12 @@ absl::Status TlsSessionImpl::Receive(std::span<std::byte> ciphertext) {
       }
     }
   }
-  if (status.ok() && done_) status = ReadRecords();
+  if (status.ok() && records_ != nullptr) {
+    // A handshake that ended in this call has read the first part.
+    status = ReceiveRecords(ciphertext.last(transport_.input.size()));
+  } else if (status.ok() && done_) {
+    status = ReadRecords();
+  }
   transport_.input = {};
   return status;
 }
@@ -145,12 +174,65 @@ absl::Status TlsSessionImpl::Handshake() {
 
 void TlsSessionImpl::FinishHandshake() {
   done_ = true;
+  cipher_ = SSL_get_current_cipher(ssl_.get());
+  version_ = static_cast<uint16_t>(SSL_version(ssl_.get()));
+  resumed_ = SSL_session_reused(ssl_.get()) == 1;
   // TLS 1.2 may resume a session without a new ticket: the one it had is still good.
-  if (peer_ != nullptr && !peer_->ticket_stored && resumed() &&
-      SSL_version(ssl_.get()) == TLS1_2_VERSION) {
+  if (peer_ != nullptr && !peer_->ticket_stored && resumed_ && version_ == TLS1_2_VERSION) {
     peer_->Store(bssl::UniquePtr<SSL_SESSION>(SSL_get1_session(ssl_.get())));
   }
+  if (version_ == TLS1_3_VERSION) TakeOver();
   events_->OnHandshakeDone();
+}
+
+// The conditions are those of the head of this file.
+void TlsSessionImpl::TakeOver() {
+  SSL* const ssl = ssl_.get();
+  if (SSL_in_init(ssl) || SSL_has_pending(ssl)) return;  // 1
+  const bool is_client = peer_ != nullptr;
+  if (!is_client && !FlushTickets()) return;  // 2
+  bssl::Span<const uint8_t> read_secret, write_secret;
+  if (!bssl::SSL_get_traffic_secrets(ssl, &read_secret, &write_secret)) {
+    ERR_clear_error();
+    return;
+  }
+  TlsRecords::OnTicket on_ticket;  // 4
+  if (is_client) on_ticket = [this](std::span<const uint8_t> message) { return OnTicket(message); };
+  records_ = TlsRecords::Create(  // 3
+      {.suite = SSL_CIPHER_get_protocol_id(cipher_),
+       .read_secret = {read_secret.data(), read_secret.size()},
+       .write_secret = {write_secret.data(), write_secret.size()},
+       .read_sequence = SSL_get_read_sequence(ssl),
+       .write_sequence = SSL_get_write_sequence(ssl)},
+      transport_.sink, events_, std::move(on_ticket));
+  if (records_ != nullptr && !is_client) ssl_.reset();
+}
+
+bool TlsSessionImpl::FlushTickets() {
+  ERR_clear_error();
+  SSL_write(ssl_.get(), "", 0);
+  const bool good = ERR_peek_error() == 0;
+  ERR_clear_error();
+  return good;
+}
+
+absl::Status TlsSessionImpl::OnTicket(std::span<const uint8_t> message) {
+  ERR_clear_error();
+  bssl::UniquePtr<SSL_SESSION> session(
+      SSL_process_tls13_new_session_ticket(ssl_.get(), message.data(), message.size()));
+  if (session == nullptr) return TakeSslError();
+  // One that is about to be closed is not to surprise its owner.
+  if (!shut_down_) peer_->Store(std::move(session));
+  return absl::OkStatus();
+}
+
+absl::Status TlsSessionImpl::ReceiveRecords(std::span<std::byte> ciphertext) {
+  absl::Status status = records_->Receive(ciphertext);
+  closed_by_peer_ = records_->closed_by_peer();
+  if (status.ok() && records_->write_failed()) {
+    status = absl::InternalError("TLS: no record can be sealed any more");
+  }
+  return status.ok() ? status : Fail(std::move(status));
 }
 
 absl::Status TlsSessionImpl::ReadRecords() {
@@ -193,6 +275,7 @@ absl::Status TlsSessionImpl::Fail(absl::Status status) {
 
 size_t TlsSessionImpl::Send(std::span<const std::byte> plaintext) {
   if (!done_ || shut_down_ || error_ != nullptr) return 0;
+  if (records_ != nullptr) return records_->Send(plaintext);
   size_t taken = 0;
   ERR_clear_error();
   while (taken < plaintext.size()) {
@@ -219,19 +302,22 @@ absl::Status TlsSessionImpl::OnStreamEnd() {
 void TlsSessionImpl::Shutdown() {
   if (!done_ || shut_down_) return;
   shut_down_ = true;
+  if (records_ != nullptr) {
+    if (error_ == nullptr) records_->Shutdown();
+    return;
+  }
   SSL_shutdown(ssl_.get());
   ERR_clear_error();
 }
 
 std::string TlsSessionImpl::Description() const {
   if (!done_) return "TLS, within the handshake";
-  return absl::StrCat(SSL_get_version(ssl_.get()), " ",
-                      SSL_CIPHER_standard_name(SSL_get_current_cipher(ssl_.get())),
-                      resumed() ? ", resumed" : "");
+  return absl::StrCat(version_ == TLS1_3_VERSION ? "TLSv1.3 " : "TLSv1.2 ",
+                      SSL_CIPHER_standard_name(cipher_), resumed_ ? ", resumed" : "");
 }
 
 std::optional<PublicKey> TlsSessionImpl::fast_start_key() const {
-  if (!done_ || peer_ == nullptr || SSL_version(ssl_.get()) < TLS1_3_VERSION) return std::nullopt;
+  if (!done_ || peer_ == nullptr || version_ < TLS1_3_VERSION) return std::nullopt;
   return peer_->verdict.meta_key;
 }
 

@@ -71,6 +71,12 @@ void Connection::Write(std::span<const std::byte> ciphertext) {
   if (worker_->streams()->Send(stream_, ciphertext) < ciphertext.size()) overflow_ = true;
 }
 
+std::span<std::byte> Connection::Reserve(size_t bytes) {
+  return worker_->streams()->SendSpace(stream_, bytes);
+}
+
+void Connection::Commit(size_t bytes) { worker_->streams()->CommitSend(stream_, bytes); }
+
 // Whole records, or without TLS whole runs of frames, so that what is not taken can be dropped.
 size_t Connection::Hand(derp::Bytes bytes) {
   if (tls_ != nullptr) return tls_->Send(bytes);

@@ -97,6 +97,8 @@ class Connection : public io::StreamHandler, private derp::TlsSink, private derp
   // ---- TlsSink ----
   size_t Room() const override;
   void Write(std::span<const std::byte> ciphertext) override;
+  std::span<std::byte> Reserve(size_t bytes) override;
+  void Commit(size_t bytes) override;
   // ---- TlsEvents ----
   void OnHandshakeDone() override { OnSecure(); }
   absl::Status OnPlaintext(std::span<std::byte> bytes) override { return OnBytes(bytes, now_); }

@@ -1,32 +1,26 @@
-// One direction of a TLS 1.3 connection after its handshake (RFC 8446, section 5), for a load that
-// has to be cheaper than what it measures: it seals records straight into the buffer that goes to
-// the kernel, and passes over records that it does not want to open. BoringSSL does the handshake
-// and the ciphers.
+// One direction of a TLS 1.3 connection after its handshake, for a load that has to be cheaper than
+// what it measures: it seals records straight into the buffer that goes to the kernel, and passes
+// over records that it does not want to open. The cipher is the relay's own
+// (derp/tls_traffic_key.h).
 #ifndef RINGSOCK_BENCH_RELAY_RECORD_CIPHER_H_
 #define RINGSOCK_BENCH_RELAY_RECORD_CIPHER_H_
 
-#include <openssl/aead.h>
-
-#include <array>
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 #include <span>
 
 #include "absl/status/statusor.h"
+#include "derp/tls_traffic_key.h"
 
 namespace ringsock::bench {
 
-inline constexpr size_t kRecordHeader = 5;
-inline constexpr size_t kRecordTag = 16;
-// A record is this much longer than its plaintext: header, content type, tag.
-inline constexpr size_t kRecordOverhead = kRecordHeader + 1 + kRecordTag;
+inline constexpr size_t kRecordHeader = derp::kTlsHeaderSize;
+inline constexpr size_t kRecordOverhead = derp::kTlsRecordOverhead;
 inline constexpr size_t kMaxRecordPlaintext = 16384;
 inline constexpr uint8_t kApplicationData = 23;
 
-// Length of what follows a record's header, of which there must be kRecordHeader bytes.
-inline size_t RecordBody(std::span<const std::byte> header) {
-  return std::to_integer<size_t>(header[3]) << 8 | std::to_integer<size_t>(header[4]);
-}
+inline size_t RecordBody(std::span<const std::byte> header) { return derp::TlsBodySize(header); }
 
 // Not thread safe. Moves, is not copied.
 class RecordCipher {
@@ -47,16 +41,11 @@ class RecordCipher {
   // Opens a whole record, header and all, where it lies.
   Opened Open(std::span<std::byte> record);
   // The next record is not going to be opened.
-  void Skip() { ++sequence_; }
+  void Skip() { key_->Skip(); }
 
  private:
-  using Nonce = std::array<uint8_t, 12>;
   RecordCipher() = default;
-  Nonce NextNonce();
-
-  bssl::UniquePtr<EVP_AEAD_CTX> context_;
-  Nonce iv_{};
-  uint64_t sequence_ = 0;
+  std::unique_ptr<derp::TlsTrafficKey> key_ = std::make_unique<derp::TlsTrafficKey>();
 };
 
 }  // namespace ringsock::bench

@@ -77,6 +77,8 @@ class Child {
     return true;
   }
   const std::string& heard() const { return heard_; }
+  // What was said so far does not count any more.
+  void Forget() { heard_.clear(); }
 
  private:
   pid_t pid_ = -1;
@@ -115,9 +117,22 @@ sockaddr_in Loopback(uint16_t port) {
   return address;
 }
 
-class TlsOpensslTest : public testing::TestWithParam<const char*> {
+struct Parameters {
+  const char* name;
+  const char* version;
+  const char* suite;  // of TLS 1.3
+};
+
+class TlsOpensslTest : public testing::TestWithParam<Parameters> {
  protected:
-  bool tls13() const { return std::string(GetParam()) == "-tls1_3"; }
+  bool tls13() const { return std::string(GetParam().version) == "-tls1_3"; }
+  void CheckDescription(const TlsEnd& end) const {
+    EXPECT_EQ(end.session->own_records(), tls13());
+    const std::string description = end.session->Description();
+    const std::string expected =
+        tls13() ? std::string("TLSv1.3 ") + GetParam().suite : std::string("TLSv1.2 ");
+    EXPECT_EQ(description.substr(0, expected.size()), expected);
+  }
 
   const TestCertificate root_ = [] {
     TestCertificateOptions options = AuthorityNamed("Test Root");
@@ -133,10 +148,14 @@ class TlsOpensslTest : public testing::TestWithParam<const char*> {
   }();
 };
 
-INSTANTIATE_TEST_SUITE_P(Versions, TlsOpensslTest, testing::Values("-tls1_2", "-tls1_3"),
-                         [](const auto& info) {
-                           return info.param == std::string("-tls1_3") ? "Tls13" : "Tls12";
-                         });
+// The suites of TLS 1.2 are not those named; there it takes what both have.
+INSTANTIATE_TEST_SUITE_P(
+    Versions, TlsOpensslTest,
+    testing::Values(Parameters{"Tls12", "-tls1_2", "TLS_AES_128_GCM_SHA256"},
+                    Parameters{"Tls13Aes128", "-tls1_3", "TLS_AES_128_GCM_SHA256"},
+                    Parameters{"Tls13Aes256", "-tls1_3", "TLS_AES_256_GCM_SHA384"},
+                    Parameters{"Tls13ChaCha", "-tls1_3", "TLS_CHACHA20_POLY1305_SHA256"}),
+    [](const auto& info) { return info.param.name; });
 
 // Its client takes our chain, meta certificate and all.
 TEST_P(TlsOpensslTest, ItsClientOurServer) {
@@ -150,20 +169,33 @@ TEST_P(TlsOpensslTest, ItsClientOurServer) {
   ASSERT_EQ(listen(listener.get(), 1), 0);
   ASSERT_EQ(getsockname(listener.get(), reinterpret_cast<sockaddr*>(&address), &size), 0);
   Child client({"s_client", "-connect", "127.0.0.1:" + std::to_string(ntohs(address.sin_port)),
-                GetParam(), "-servername", "relay.test", "-verify_hostname", "relay.test",
-                "-verify_return_error", "-CAfile", WriteTestFile("ca.pem", root_.pem), "-quiet",
-                "-no_ign_eof"});
+                GetParam().version, "-ciphersuites", GetParam().suite, "-servername", "relay.test",
+                "-verify_hostname", "relay.test", "-verify_return_error", "-CAfile",
+                WriteTestFile("ca.pem", root_.pem), "-quiet", "-no_ign_eof"});
   const Fd stream(accept4(listener.get(), nullptr, nullptr, SOCK_CLOEXEC));
   ASSERT_GE(stream.get(), 0);
   Drive(&end, stream.get(), [&end] { return end.session->handshake_done(); });
   ASSERT_TRUE(end.session->handshake_done()) << end.status;
-  EXPECT_EQ(end.session->Description().substr(0, 7), tls13() ? "TLSv1.3" : "TLSv1.2");
+  CheckDescription(end);
   client.Say("hello from openssl\n");
   Drive(&end, stream.get(), [&end] { return end.received.find('\n') != std::string::npos; });
   EXPECT_EQ(end.received, "hello from openssl\n");
   end.Send("hello from ringsock\n");
   Drive(&end, stream.get(), [] { return true; });
   EXPECT_TRUE(client.Hear("hello from ringsock")) << client.heard();
+  // New keys: K wants one of us too.
+  for (int i = 0; tls13() && i < 4; ++i) {
+    const std::string word = "new key " + std::to_string(i) + "\n";
+    client.Forget();
+    client.Say(i % 2 == 0 ? "K\n" : "k\n");
+    EXPECT_TRUE(client.Hear("KEYUPDATE")) << client.heard();
+    client.Say(word);
+    Drive(&end, stream.get(), [&] { return end.received.find(word) != std::string::npos; });
+    ASSERT_TRUE(end.status.ok()) << end.status;
+    end.Send("ours for " + word);
+    Drive(&end, stream.get(), [] { return true; });
+    EXPECT_TRUE(client.Hear("ours for " + word)) << client.heard();
+  }
   // It is told to close, and says so with close_notify.
   client.Say("Q\n");
   Drive(&end, stream.get(), [] { return false; });
@@ -172,8 +204,8 @@ TEST_P(TlsOpensslTest, ItsClientOurServer) {
 
 // Its server, whose port it chooses and says.
 TEST_P(TlsOpensslTest, OurClientItsServer) {
-  Child server({"s_server", "-accept", "127.0.0.1:0", GetParam(), "-cert",
-                WriteTestFile("leaf.pem", leaf_.pem), "-key",
+  Child server({"s_server", "-accept", "127.0.0.1:0", GetParam().version, "-ciphersuites",
+                GetParam().suite, "-cert", WriteTestFile("leaf.pem", leaf_.pem), "-key",
                 WriteTestFile("leaf.key", leaf_.key_pem), "-naccept", "2"});
   ASSERT_TRUE(server.Hear("ACCEPT 127.0.0.1:")) << server.heard();
   const size_t at = server.heard().find("ACCEPT 127.0.0.1:") + 17;
@@ -191,7 +223,7 @@ TEST_P(TlsOpensslTest, OurClientItsServer) {
     Drive(&end, stream.get(), [&end] { return end.session->handshake_done(); });
     ASSERT_TRUE(end.session->handshake_done()) << end.status;
     EXPECT_EQ(end.session->resumed(), resumed);
-    EXPECT_EQ(end.session->Description().substr(0, 7), tls13() ? "TLSv1.3" : "TLSv1.2");
+    CheckDescription(end);
     const std::string word = resumed ? "second" : "first";
     end.Send(word + " hello\n");
     Drive(&end, stream.get(), [] { return true; });
@@ -201,6 +233,19 @@ TEST_P(TlsOpensslTest, OurClientItsServer) {
     Drive(&end, stream.get(),
           [&end] { return end.received.find("answer\n") != std::string::npos; });
     EXPECT_EQ(end.received, word + " answer\n");
+    if (tls13()) {
+      // It sends that at once; we answer.
+      const int writes = end.writes;
+      server.Say("K\n");
+      Drive(&end, stream.get(), [&] { return end.writes > writes; });
+      server.Say(word + " with a new key\n");
+      Drive(&end, stream.get(),
+            [&end] { return end.received.find("new key\n") != std::string::npos; });
+      ASSERT_TRUE(end.status.ok()) << end.status;
+      end.Send(word + " with ours\n");
+      Drive(&end, stream.get(), [] { return true; });
+      EXPECT_TRUE(server.Hear(word + " with ours")) << server.heard();
+    }
     end.session->Shutdown();
     Drive(&end, stream.get(), [] { return true; });
   }

@@ -40,6 +40,16 @@ class TlsEnd final : public TlsSink, public TlsEvents {
     written.insert(written.end(), ciphertext.begin(), ciphertext.end());
     ++writes;
   }
+  std::span<std::byte> Reserve(size_t bytes) override {
+    if (!reserves) return {};
+    reserved = written.size();
+    written.resize(reserved + bytes);
+    return std::span(written).subspan(reserved);
+  }
+  void Commit(size_t bytes) override {
+    written.resize(reserved + bytes);
+    ++writes;
+  }
   // TlsEvents
   void OnHandshakeDone() override {
     ++handshakes;
@@ -61,6 +71,8 @@ class TlsEnd final : public TlsSink, public TlsEvents {
   std::vector<std::byte> written;
   std::string received;
   size_t room = SIZE_MAX;
+  size_t reserved = 0;   // where what is being sealed begins
+  bool reserves = true;  // off: what is sealed is given to Write()
   size_t sent = 0;
   int writes = 0;
   int handshakes = 0;
