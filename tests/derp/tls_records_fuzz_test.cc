@@ -69,6 +69,7 @@ TlsBytes Step(TlsRecordsWorld* world, Input* input, TlsBytes* data, bool* is_rec
     case 3:  // a message of the handshake, whole or a part
       return world->Record(TlsContent::kHandshake, input->Take(input->Byte()), kind >> 4);
     case 4: {
+      *is_record = false;  // its length may be what is changed: what follows counts as part of it
       TlsBytes record = world->Data("not to be heard");
       record[input->Byte() % record.size()] ^= static_cast<std::byte>(1 + kind / 8);
       return record;
