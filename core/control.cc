@@ -15,6 +15,13 @@ namespace {
 // How long what was unlinked may wait to be freed while shards run.
 constexpr Duration kReclaimInterval = std::chrono::milliseconds(10);
 
+// Whether `after` has an address that `before` has not.
+bool ListsMore(const AddressSet& after, const AddressSet& before) {
+  const auto list = after.endpoints();
+  return std::any_of(list.begin(), list.end(),
+                     [&](const Endpoint& endpoint) { return before.IndexOf(endpoint) < 0; });
+}
+
 }  // namespace
 
 Control::Control(io::Loop* loop, PeerTable* peers, Quiescence* quiescence,
@@ -164,7 +171,14 @@ absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
     // What is replaced is not freed before this thread reclaims.
     const Peer* before = peers_.FindByKey(key);
     id = peers_.Create(key, endpoints);
-    if (id.ok()) TellPeerChange(before, peers_.FindById(*id));
+    if (!id.ok()) return;
+    Peer* peer = peers_.FindById(*id);
+    // Whoever tells where a peer is now should not have to wait for WireGuard's next handshake, up
+    // to two minutes: what is new is tried with the next packets, as after PATH-6.
+    if (before != nullptr && ListsMore(peer->addresses(), before->addresses())) {
+      peer->addresses().Reset(now());
+    }
+    TellPeerChange(before, peer);
   });
   return id;
 }

@@ -287,7 +287,9 @@ class Engine {
 
   // Creates the peer, or replaces its endpoints, and returns its id, the same one for the same key.
   // `endpoints` is "ip:port,ip:port,..." from the most reliable to the fastest, or empty. A
-  // malformed list is an error and changes nothing (spec: PEER-1).
+  // malformed list is an error and changes nothing (spec: PEER-1). The path in use is forgotten
+  // (ConfirmPath() says it again); endpoints that a peer did not have before are tried at once: for
+  // 3 s packets go to all of them now and then, as after a handshake (spec: SEND-3).
   virtual absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key,
                                                 absl::string_view endpoints) = 0;
   // Keeps exactly these peers of the ones there are; the state of all others goes (spec: PEER-2).

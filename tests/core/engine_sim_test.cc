@@ -142,6 +142,37 @@ TEST_F(EngineSimTest, SpraysForThreeSecondsAfterAHandshake) {
   EXPECT_EQ(gateway.engine->Counters().sprays, 2u);
 }
 
+// spec: SEND-3, PEER-1: a control plane tells in mid-session that the peer is somewhere else too.
+TEST_F(EngineSimTest, NewEndpointsAreTriedAtOnce) {
+  Node gateway(&net_, "gateway", {V4(198, 51, 100, 1)});
+  Node far(&net_, "far", {V4(198, 51, 100, 2)});
+  Node near(&net_, "near", {V4(198, 51, 100, 3)});
+  const PeerId peer = gateway.Add(1, "198.51.100.2:41641");
+  const std::string data = Message(4, "data");
+  const Texts one{data}, none;
+  gateway.Send(peer, data);
+  Run(milliseconds(1));
+  EXPECT_EQ(far.Fresh(), one);
+
+  EXPECT_EQ(gateway.Add(1, "198.51.100.2:41641,198.51.100.3:41641"), peer);
+  gateway.engine->ConfirmPath(peer, *Endpoint::Parse("198.51.100.2:41641"));
+  for (int i = 0; i < 2; ++i) {
+    gateway.Send(peer, data);
+    Run(milliseconds(1));
+    EXPECT_EQ(far.Fresh(), one);
+    EXPECT_EQ(near.Fresh(), i == 0 ? one : none);
+  }
+  // The same list, or less of it, tries nothing.
+  Run(seconds(4));
+  for (const char* list : {"198.51.100.2:41641,198.51.100.3:41641", "198.51.100.2:41641"}) {
+    gateway.Add(1, list);
+    gateway.Send(peer, data);
+    Run(milliseconds(1));
+    EXPECT_EQ(far.Fresh(), one);
+    EXPECT_EQ(near.Fresh(), none);
+  }
+}
+
 // spec: RECV-4, PATH-3: the peer moves to another network in mid-stream and nothing else happens.
 TEST_F(EngineSimTest, FollowsAPeerThatMoves) {
   Node gateway(&net_, "gateway", {V4(198, 51, 100, 1)});

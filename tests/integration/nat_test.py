@@ -15,6 +15,7 @@ import lab
 from gateways import Gateway, Relay
 from lab import wait_for
 from nats import KINDS, MAPPING_SECONDS, NAMES, ControlPlane, NatHost
+from relay_test import PingStream
 
 INTERVAL = 0.05  # between two pings
 AT_ONCE = 5      # cells at one time
@@ -168,6 +169,29 @@ class GridTest(NatLab):
                 # What waits for the first handshake is kept by WireGuard; of the rest a packet or
                 # two may go to a path that is given up at that moment.
                 self.assertLessEqual(cell.lost * INTERVAL, HANDSHAKE_SECONDS + SLACK_SECONDS)
+
+
+class LateTest(NatLab):
+    # spec: PEER-1, SEND-3
+    def test_endpoints_come_while_packets_flow_over_the_relay(self):
+        """What a control plane brings is tried at once, not with the next handshake."""
+        cell = Cell(self, ("restricted", "restricted"))
+        cell.start(carried=False)
+        for gateway in cell.gateways:
+            gateway.wait_for_relay()
+        a, b = cell.hosts
+        pings = PingStream(self, a, b)
+        pings.flowing(80)  # until no more packets go both ways (spec: SEND-2)
+        self.assertIn("relay", cell.gateways[0].path_to(b))
+        pings.phase("endpoints come")
+        start = time.monotonic()
+        cell.carry()
+        for gateway, other in zip(cell.gateways, reversed(cell.hosts)):
+            gateway.wait_for_path(other, "direct")
+        print(f"{self.id()}: direct after {time.monotonic() - start:.1f} s", flush=True)
+        pings.phase("direct")
+        pings.flowing(80)
+        self.assertEqual(sum(pings.stop().values()), 0, self.lab.logs())
 
 
 class IdleTest(NatLab):
