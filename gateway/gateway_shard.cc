@@ -89,7 +89,7 @@ void GatewayShard::FromPeer(const ReceivedTrain& train) {
     offset = assigner_.Assign(PathKey::Of(train.from, owner), owner, kind, now);
     if (offset == kNoAddress) return Drop(Count::kNoAddress, Packets(train.packets));
   } else if (!known) {
-    LearnFromResponse(offset, train.packets);
+    LearnFromIndex(offset, train.packets);
   }
   addresses_.MarkHeard(offset);
   io::TxTrain out;
@@ -127,10 +127,11 @@ bool GatewayShard::AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner, Pa
   return true;
 }
 
-void GatewayShard::LearnFromResponse(AddressOffset offset, const PacketTrain& packets) {
-  if (packets.size != kResponseSize) return;
-  const std::span<const std::byte> message(packets.data, packets.size);
-  if (WholeTypeOf(message) != MessageType::kResponse) return;
+void GatewayShard::LearnFromIndex(AddressOffset offset, const PacketTrain& packets) {
+  const std::span<const std::byte> message(packets.data,
+                                           std::min(packets.size, packets.segment_size));
+  const MessageType type = WholeTypeOf(message);
+  if (type != MessageType::kResponse && type != MessageType::kTransport) return;
   PathAddress address = addresses_.Read(offset);
   if (address.kind != AddressKind::kPath || view_->Has(address.owner)) return;
   const PeerIndex owner =

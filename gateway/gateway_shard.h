@@ -46,8 +46,9 @@ class GatewayShard final : private io::UdpHandler {
   // Packets of a source that nobody knows and that has no address yet. False, and counted, if they
   // go no further; else `owner` is whose they may be, and `kind` how likely they are anybody's.
   bool AdmitUnknown(const ReceivedTrain& train, PeerIndex* owner, PathClass* kind);
-  // A response to an initiation that WireGuard has sent says whose the path may be.
-  void LearnFromResponse(AddressOffset offset, const PacketTrain& packets);
+  // What carries a session index that WireGuard has given out says whose the path may be, also if
+  // the path began with an initiation that was answered over another one.
+  void LearnFromIndex(AddressOffset offset, const PacketTrain& packets);
   void FromWireGuard(const io::RxTrain& train);
   // Packets of one kind to one address. `type` is exact for a single handshake message or cookie
   // reply, kTransport for anything else.

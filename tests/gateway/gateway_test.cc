@@ -146,6 +146,21 @@ TEST_P(GatewayTest, SilentPathIsNotConfirmedAgain) {
 }
 
 // spec: RECV-4, PATH-3. The answer's mac1 says whose the new address is.
+// The initiation came over a relay too and was answered there, so nothing says whose the path is
+// but the index in what follows.
+TEST_P(GatewayTest, UnansweredPathIsRecognisedByItsPackets) {
+  Start();
+  wireguard_.Send(homes_[kBob], Initiation(500, KeyOf('2')));
+  stranger_.Send(public_, Initiation(100, KeyOf('9')));
+  const Endpoint path = wireguard_.Receive().from;
+  stranger_.Send(public_, Transport(500));
+  EXPECT_EQ(wireguard_.Receive().from, path);
+  wireguard_.Send(path, Transport(100));
+  EXPECT_EQ(stranger_.Receive().bytes, Transport(100));
+  EXPECT_EQ(PathOf("bob"), "direct " + stranger_.local().ToString() + " (roaming)");
+  EXPECT_EQ(gateway_->Counters()[Count::kRecognisedIndex], 1u);
+}
+
 TEST_P(GatewayTest, UnknownSourceIsRecognisedByTheAnswer) {
   Start();
   stranger_.Send(public_, Initiation(100, KeyOf('9')));
