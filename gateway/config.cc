@@ -154,7 +154,7 @@ void ReadWireGuard(JsonObject& object, Config* config) {
 void ReadEngine(JsonObject& object, Config* config) {
   object.AllowKeys({"shards", "pin_threads", "backend", "gso", "gro", "zero_copy", "spin_us",
                     "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6", "relay_queue_bytes",
-                    "relay_queue_ms", "netcheck"});
+                    "relay_queue_ms", "netcheck", "port_mapping"});
   int64_t shards = config->shards;
   object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
@@ -182,6 +182,7 @@ void ReadEngine(JsonObject& object, Config* config) {
   object.Bool("ipv4", &config->ipv4);
   object.Bool("ipv6", &config->ipv6);
   object.Bool("netcheck", &config->netcheck);
+  object.Bool("port_mapping", &config->port_mapping);
   if (!config->ipv4 && !config->ipv6) object.Fail("ipv6", "IPv4 and IPv6 cannot both be off");
   object.Text("bind_ipv4", false,
               [config](absl::string_view text) { return ParseBind(text, true, &config->bind_v4); });

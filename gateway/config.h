@@ -82,7 +82,8 @@ struct Config {
   IpAddress bind_v4 = IpAddress::AnyV4();
   IpAddress bind_v6 = IpAddress::AnyV6();
   int socket_buffer = io::kDefaultSocketBuffer;
-  bool netcheck = true;  // ask the relays' STUN servers what they see of us
+  bool port_mapping = false;  // ask the router to forward our port
+  bool netcheck = true;       // ask the relays' STUN servers what they see of us
   io::LoopOptions io;
 
   // What is allowed but most likely not meant, one line each.

@@ -76,6 +76,7 @@ absl::Status CheckReloadable(const Config& now, const Config& next) {
   fixed.Look("engine.relay_queue_bytes", now.relay_queue.bytes, next.relay_queue.bytes);
   fixed.Look("engine.relay_queue_ms", now.relay_queue.age, next.relay_queue.age);
   fixed.Look("engine.netcheck", now.netcheck, next.netcheck);
+  fixed.Look("engine.port_mapping", now.port_mapping, next.port_mapping);
   fixed.Look("engine.bind_ipv4", now.bind_v4, next.bind_v4);
   fixed.Look("engine.bind_ipv6", now.bind_v6, next.bind_v6);
   if (!fixed.any()) return absl::OkStatus();

@@ -40,6 +40,7 @@ EngineOptions OptionsOf(const Config& config) {
   options.relay.roots_file = config.derp_roots_file;
   options.relay.home = config.derp_home;
   options.network.netcheck = config.netcheck;
+  options.network.port_mapping = config.port_mapping;
   options.network.ignored_interfaces = {config.wireguard_interface};
   return options;
 }

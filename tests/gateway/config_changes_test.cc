@@ -75,6 +75,7 @@ TEST(CheckReloadableTest, WhatTakesARestartIsNamed) {
       {"engine.relay_queue_bytes", [](Config* c) { c->relay_queue.bytes = 9; }},
       {"engine.relay_queue_ms", [](Config* c) { c->relay_queue.age = std::chrono::seconds(9); }},
       {"engine.netcheck", [](Config* c) { c->netcheck = false; }},
+      {"engine.port_mapping", [](Config* c) { c->port_mapping = true; }},
       {"engine.bind_ipv4", [](Config* c) { c->bind_v4 = IpAddress::V4(127, 0, 0, 9); }},
       {"engine.bind_ipv6", [](Config* c) { c->bind_v6 = *IpAddress::Parse("::1"); }},
   };
