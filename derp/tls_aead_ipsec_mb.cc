@@ -84,6 +84,7 @@ class IpsecMbAead final : public TlsAead {
       gcm_->seal_part(&key_, &context, to + size, &type_byte, 1);
       gcm_->end_seal(&key_, &context, tag, kTlsTagSize);
     }
+    OPENSSL_cleanse(&context, sizeof(context));  // a piece of keystream is in it
     return true;
   }
 
@@ -96,6 +97,7 @@ class IpsecMbAead final : public TlsAead {
     uint8_t tag[kTlsTagSize];
     gcm_->open(&key_, &context, bytes, bytes, size, nonce.data(), U8(header.data()), header.size(),
                tag, kTlsTagSize);
+    OPENSSL_cleanse(&context, sizeof(context));
     if (CRYPTO_memcmp(tag, bytes + size, kTlsTagSize) == 0) return true;
     // It has been decrypted all the same; nobody is to see what.
     std::memset(bytes, 0, size);

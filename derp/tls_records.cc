@@ -168,6 +168,7 @@ absl::Status TlsRecords::OnAlert(std::span<const std::byte> content) {
     return absl::OkStatus();
   }
   if (alert == kUserCanceled) return CountIdle();
+  write_closed_ = true;  // nobody reads it
   return absl::AbortedError(absl::StrCat(
       "TLS: the other side refused: ", SSL_alert_desc_string_long(alert), " (alert ", alert, ")"));
 }
@@ -198,7 +199,8 @@ absl::Status TlsRecords::OnHandshake(std::span<const std::byte> content) {
 absl::Status TlsRecords::OnMessage(std::span<const uint8_t> message, bool last) {
   if (message[0] == kNewSessionTicket && on_ticket_ != nullptr) {
     const absl::Status status = on_ticket_(message);
-    if (!status.ok()) Fail(Alert::kDecodeError, "").IgnoreError();
+    if (status.ok()) return CountIdle();
+    Fail(Alert::kDecodeError, "").IgnoreError();
     return status;
   }
   if (message[0] != kKeyUpdate) {
@@ -278,6 +280,7 @@ void TlsRecords::Shutdown() {
 absl::Status TlsRecords::Fail(Alert alert, std::string_view what) {
   const std::byte content[] = {std::byte{kFatal}, static_cast<std::byte>(alert)};
   SealSmall(TlsContent::kAlert, content);
+  write_closed_ = true;  // nothing may follow it (section 6.2)
   return absl::InvalidArgumentError(absl::StrCat("TLS: ", std::string(what)));
 }
 

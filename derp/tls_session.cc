@@ -32,6 +32,8 @@ namespace {
 // The most that a whole handshake may bring. A client's is under 2 KB; a relay's is its chain,
 // which has a limit of its own (64 KiB), and some.
 constexpr size_t kMaxHandshakeBytes = 128 << 10;
+// Of one connection, that sessions are made of; what comes after them is passed over.
+constexpr uint32_t kMaxTickets = 16;
 
 class TlsSessionImpl final : public TlsSession {
  public:
@@ -70,6 +72,7 @@ class TlsSessionImpl final : public TlsSession {
   std::unique_ptr<TlsRecords> records_;  // in its place
   std::unique_ptr<absl::Status> error_;  // once it failed
   uint32_t handshake_bytes_ = 0;
+  uint32_t tickets_ = 0;  // that records_ brought
   // What the handshake agreed on.
   const SSL_CIPHER* cipher_ = nullptr;
   uint16_t version_ = 0;
@@ -93,6 +96,8 @@ std::string CacheKey(const TlsTarget& target) {
   if (target.pin.has_value()) key.append(target.pin->begin(), target.pin->end());
   return key;
 }
+
+absl::Status CannotSeal() { return absl::InternalError("TLS: no record can be sealed any more"); }
 
 absl::Status TlsSessionImpl::Init(SSL_CTX* ctx) {
   ssl_.reset(SSL_new(ctx));
@@ -205,7 +210,11 @@ void TlsSessionImpl::TakeOver() {
        .read_sequence = SSL_get_read_sequence(ssl),
        .write_sequence = SSL_get_write_sequence(ssl)},
       transport_.sink, events_, std::move(on_ticket));
-  if (records_ != nullptr && !is_client) ssl_.reset();
+  if (records_ == nullptr) return;
+  if (!is_client) ssl_.reset();
+  // Its key and number are those of records that are ours now: what it may yet want to say, such as
+  // an alert about a ticket, would be sealed with a nonce that is used already.
+  transport_.sink = nullptr;
 }
 
 bool TlsSessionImpl::FlushTickets() {
@@ -217,6 +226,9 @@ bool TlsSessionImpl::FlushTickets() {
 }
 
 absl::Status TlsSessionImpl::OnTicket(std::span<const uint8_t> message) {
+  // A server sends a few. Each costs us more than it costs the other side.
+  if (tickets_ == kMaxTickets) return absl::OkStatus();
+  ++tickets_;
   ERR_clear_error();
   bssl::UniquePtr<SSL_SESSION> session(
       SSL_process_tls13_new_session_ticket(ssl_.get(), message.data(), message.size()));
@@ -229,9 +241,7 @@ absl::Status TlsSessionImpl::OnTicket(std::span<const uint8_t> message) {
 absl::Status TlsSessionImpl::ReceiveRecords(std::span<std::byte> ciphertext) {
   absl::Status status = records_->Receive(ciphertext);
   closed_by_peer_ = records_->closed_by_peer();
-  if (status.ok() && records_->write_failed()) {
-    status = absl::InternalError("TLS: no record can be sealed any more");
-  }
+  if (status.ok() && records_->write_failed()) status = CannotSeal();
   return status.ok() ? status : Fail(std::move(status));
 }
 
@@ -275,7 +285,11 @@ absl::Status TlsSessionImpl::Fail(absl::Status status) {
 
 size_t TlsSessionImpl::Send(std::span<const std::byte> plaintext) {
   if (!done_ || shut_down_ || error_ != nullptr) return 0;
-  if (records_ != nullptr) return records_->Send(plaintext);
+  if (records_ != nullptr) {
+    const size_t sealed = records_->Send(plaintext);
+    if (records_->write_failed()) Fail(CannotSeal()).IgnoreError();  // the next Receive() says so
+    return sealed;
+  }
   size_t taken = 0;
   ERR_clear_error();
   while (taken < plaintext.size()) {
@@ -302,10 +316,7 @@ absl::Status TlsSessionImpl::OnStreamEnd() {
 void TlsSessionImpl::Shutdown() {
   if (!done_ || shut_down_) return;
   shut_down_ = true;
-  if (records_ != nullptr) {
-    if (error_ == nullptr) records_->Shutdown();
-    return;
-  }
+  if (records_ != nullptr) return records_->Shutdown();
   SSL_shutdown(ssl_.get());
   ERR_clear_error();
 }

@@ -35,8 +35,8 @@ int ReadTransport(BIO* bio, char* out, int size) {
 int WriteTransport(BIO* bio, const char* data, int size) {
   BIO_clear_retry_flags(bio);
   if (size <= 0) return 0;
-  static_cast<TlsTransport*>(BIO_get_data(bio))
-      ->sink->Write(std::as_bytes(std::span(data, static_cast<size_t>(size))));
+  TlsSink* const sink = static_cast<TlsTransport*>(BIO_get_data(bio))->sink;
+  if (sink != nullptr) sink->Write(std::as_bytes(std::span(data, static_cast<size_t>(size))));
   return size;
 }
 

@@ -18,7 +18,7 @@ absl::Status ConfigureTls(SSL_CTX* ctx);
 // Where an SSL reads and writes its ciphertext. Must outlive the SSL it is attached to.
 struct TlsTransport {
   std::span<const std::byte> input;  // what has come and is not read yet
-  TlsSink* sink = nullptr;
+  TlsSink* sink = nullptr;           // null: what it writes goes nowhere
 };
 // Reads straight from `transport->input`, writes straight to its sink. False: out of memory.
 bool AttachTransport(SSL* ssl, TlsTransport* transport);

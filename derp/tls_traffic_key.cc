@@ -68,7 +68,7 @@ bool TlsTrafficKey::Derive() {
 }
 
 bool TlsTrafficKey::Update() {
-  std::array<uint8_t, kMaxSecret> next;
+  std::array<uint8_t, kMaxSecret> next{};
   const std::span<uint8_t> used = std::span(next).first(secret_size_);
   const bool good =
       ExpandLabel(Digest(suite_), std::span(secret_).first(secret_size_), "traffic upd", used);

@@ -101,7 +101,9 @@ class Connection : public io::StreamHandler, private derp::TlsSink, private derp
   void Commit(size_t bytes) override;
   // ---- TlsEvents ----
   void OnHandshakeDone() override { OnSecure(); }
-  absl::Status OnPlaintext(std::span<std::byte> bytes) override { return OnBytes(bytes, now_); }
+  absl::Status OnPlaintext(std::span<std::byte> bytes) override {
+    return closed_ ? absl::CancelledError("closed") : OnBytes(bytes, now_);
+  }
 
   size_t Hand(derp::Bytes bytes);
   bool FlushControl();

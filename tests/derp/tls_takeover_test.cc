@@ -147,6 +147,29 @@ TEST_P(TlsTakeoverTest, ItsAlertsAreTold) {
   EXPECT_THAT(std::string(end_->status.message()), HasSubstr("internal error (alert 80)"));
 }
 
+// BoringSSL would say what is wrong with a ticket itself, with the key and the number that it had
+// when ours took over: that nonce has been used by then.
+TEST_P(TlsTakeoverTest, OfABadTicketOnlyOurAlertIsSent) {
+  if (!ours_is_client()) return;
+  Connect();
+  Exchange("x", "y");
+  bssl::Span<const uint8_t> reads, writes;
+  ASSERT_TRUE(bssl::SSL_get_traffic_secrets(peer_->ssl(), &reads, &writes));
+  TlsTrafficKey key;
+  ASSERT_TRUE(key.Init(SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(peer_->ssl())),
+                       {writes.data(), writes.size()}, SSL_get_write_sequence(peer_->ssl())));
+  std::vector<std::byte> record(100);
+  const std::string ticket("\4\0\0\3bad", 7);
+  record.resize(key.Seal(TlsContent::kHandshake, AsBytes(ticket), record));
+  TlsEnd source;
+  source.Write(record);
+  end_->TakeFrom(&source);
+  EXPECT_FALSE(end_->status.ok());
+  peer_->Pump(end_.get());
+  EXPECT_EQ(peer_->error(), SSL_ERROR_SSL);
+  EXPECT_EQ(peer_->error_text(), "TLSV1_ALERT_DECODE_ERROR");
+}
+
 // Tickets go, and come, under the new records.
 TEST_P(TlsTakeoverTest, Resumption) {
   std::unique_ptr<BoringPeer> before;
