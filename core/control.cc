@@ -136,7 +136,11 @@ void Control::RunReports() {
   for (PathReport report; path_reports_.Pop(&report);) LogPath(report);
   for (uint32_t shard = 0; shard < links_.size(); ++shard) {
     ShardLink& link = *links_[shard];
-    while (const StunPacket* packet = link.stun.Front()) {
+    // No more than were there: whoever floods us with STUN must not keep us here. For those that
+    // come meanwhile this thread has been woken.
+    for (size_t left = link.stun.capacity(); left > 0; --left) {
+      const StunPacket* const packet = link.stun.Front();
+      if (packet == nullptr) break;
       if (stun_handler_) stun_handler_(shard, *packet);
       link.stun.Pop();
     }
@@ -209,27 +213,24 @@ void Control::WaitForShards(uint64_t epoch) const {
   }
 }
 
-std::vector<PeerStatus> Control::Peers() {
+std::vector<PeerStatus> Control::Peers() const {
   std::vector<PeerStatus> peers;
-  const auto collect = [&] {
-    peers.reserve(peers_.size());
-    peers_.ForEach([&](const Peer& peer) {
-      PeerStatus status;
-      status.id = peer.id();
-      status.key = peer.key();
-      const auto endpoints = peer.addresses().endpoints();
-      status.addresses.assign(endpoints.begin(), endpoints.end());
-      const PathState path = peer.addresses().Snapshot();
-      status.roaming = path.roaming;
-      if (path.roaming) {
-        status.current = path.roam;
-      } else if (path.current >= 0) {
-        status.current = endpoints[static_cast<size_t>(path.current)];
-      }
-      peers.push_back(std::move(status));
-    });
-  };
-  if (!Execute(collect)) collect();
+  peers.reserve(peers_.size());
+  peers_.ForEach([&](const Peer& peer) {
+    PeerStatus status;
+    status.id = peer.id();
+    status.key = peer.key();
+    const auto endpoints = peer.addresses().endpoints();
+    status.addresses.assign(endpoints.begin(), endpoints.end());
+    const PathState path = peer.addresses().Snapshot();
+    status.roaming = path.roaming;
+    if (path.roaming) {
+      status.current = path.roam;
+    } else if (path.current >= 0) {
+      status.current = endpoints[static_cast<size_t>(path.current)];
+    }
+    peers.push_back(std::move(status));
+  });
   return peers;
 }
 

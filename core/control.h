@@ -60,10 +60,10 @@ class Control {
   // Any thread but a shard's. Spec: PEER-1, PEER-2, PEER-4. FailedPrecondition after Stop().
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, std::span<const Endpoint> endpoints);
   absl::Status UpdatePeers(std::span<const PublicKey> keys);
-  // After Stop() it reads the table on the caller's thread: nobody else may write there then.
-  std::vector<PeerStatus> Peers();
 
   // The rest is for the control thread.
+  // Also for another one after Stop(), if nobody writes to the table then.
+  std::vector<PeerStatus> Peers() const;
   TimerQueue& timers() { return timers_; }
   Instant now() const { return loop_.clock().Now(); }
   // Null: nobody wants STUN, and shards count it as dropped (spec: RECV-1).

@@ -368,14 +368,17 @@ EngineStatus EngineImpl::Status() const {
   status.backend = loops_.control->name();
   status.port = port();
   status.shards = options_.shards;
-  control_->Execute([&] {
+  const bool ran = control_->Execute([&] {
     relay_hub_->AddStatus(&status);
     net_checker_->AddStatus(&status);
     status.rebinds = rebinder_->rebinds();
     status.last_rebind = rebinder_->last();
     status.link_changes = watch_->changes();
+    status.peers = control_->Peers();
   });
   status.port_mapping = watch_->MappingStatus();
+  if (ran) return status;
+  // Not while control runs: an observer that asks on its thread would wait for who waits for it.
   std::lock_guard lock(state_->mutex);
   if (state_->owner == this) status.peers = control_->Peers();
   return status;

@@ -319,7 +319,7 @@ class Engine {
   // Puts new sockets in the place of the old ones, on the same port; if the kernel chose it and it
   // cannot be had again, on another (spec: EP-8). What the old ones had received is delivered;
   // nobody who sends sees it. Paths are looked for anew afterwards. Waits, so not
-  // from an observer. An error leaves the sockets there were.
+  // from an observer. An error says what could not be replaced, and is the old socket still.
   virtual absl::Status Rebind(absl::string_view reason) = 0;
 
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.

@@ -58,7 +58,10 @@ void EngineImpl::OnNetworkChange(const NetworkChange& change) {
   Log().info("network change: {}", change.reason);
   if (watch_->watching() && change.now.has_value()) net_checker_->SetNetworkState(*change.now);
   state_->peers.ResetPaths(control_->now());
-  if (change.LostSomething()) relay_hub_->OnLinkChange(change.reason);
+  if (change.LostSomething()) {
+    relay_hub_->OnLinkChange(change.reason);
+    net_checker_->OnNetworkChange();
+  }
   rebinder_->OnLinkChange();
   // A socket bound to an address keeps the routes that it had there before.
   const bool back = (options_.ipv4 && change.Got(options_.bind_v4)) ||

@@ -193,11 +193,12 @@ void NetChecker::SendUnsent(Instant now) {
   send_again_ = unsent_.empty() ? Instant::max() : now + kSendAgain;
 }
 
-void NetChecker::SendHairpin(const Endpoint& to, std::span<const std::byte> packet) {
+bool NetChecker::SendHairpin(const Endpoint& to, std::span<const std::byte> packet) {
   const absl::Status status = hairpin_.Send(to, packet);
   if (!status.ok() && hairpin_log_.Allow(Now())) {
     Log().warn("netcheck: no hairpin check: {}", Fmt(status.message()));
   }
+  return status.ok();
 }
 
 void NetChecker::Resolve(const std::string& host_name, stun::Family family) {
@@ -247,6 +248,8 @@ void NetChecker::MeasureHttps(RegionId region, const stun::ProbeNode& node) {
 // Handed on in the next turn: what follows may change even who gets STUN.
 void NetChecker::OnReport(const stun::Report& report) {
   CancelNames();
+  // A late one would answer for the next report.
+  env_.connector->CancelLatency();
   unsent_.clear();
   answers_.push_back(report);
 }

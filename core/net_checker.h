@@ -85,6 +85,8 @@ class NetChecker final : public ControlPart,
   void SetNetworkState(NetworkState state);
   // The address the router gives us; none: it gives none. A change asks for an update.
   void SetPortMapping(const Endpoint& mapped);
+  // The host has lost an address or a route: what was measured before says nothing any more.
+  void OnNetworkChange() { netcheck_.OnNetworkChange(); }
   // The relay hub may have another map.
   void SyncMap();
 
@@ -116,7 +118,7 @@ class NetChecker final : public ControlPart,
 
   // NetcheckEnvironment
   void SendProbe(const Endpoint& to, std::span<const std::byte> packet) override;
-  void SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override;
+  bool SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override;
   void Resolve(const std::string& host_name, stun::Family family) override;
   void MeasureHttps(RegionId region, const stun::ProbeNode& node) override;
   void OnReport(const stun::Report& report) override;

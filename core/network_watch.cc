@@ -179,6 +179,11 @@ void NetworkWatch::Changed(Posted posted) {
   ++changes_;
   {
     std::lock_guard lock(threads_mutex_);
+    // The router maps to the address that we had. Another one, or the router of another network
+    // with the same address, knows nothing of us.
+    if (mapper_ != nullptr && change.LostSomething()) {
+      mapper_->SetGateway(IpAddress::AnyV4(), port_);
+    }
     TellMapper();
   }
   env_.changed(change);

@@ -57,7 +57,8 @@ class Session {
     status_ = initnatpmp(&natpmp_, 1, htonl(request.gateway.V4HostOrder()));
   }
   ~Session() {
-    if (status_ == 0) closenatpmp(&natpmp_);
+    // One that could not be connected is left open by the library.
+    if (status_ == 0 || status_ == NATPMP_ERR_CONNECTERR) closenatpmp(&natpmp_);
   }
   Session(const Session&) = delete;
   Session& operator=(const Session&) = delete;

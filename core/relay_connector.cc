@@ -67,6 +67,10 @@ class Connector final : public RelayConnector {
     if (!status.ok()) done(status);
   }
 
+  void CancelLatency() override {
+    if (latency_ != nullptr) latency_->CancelAll();
+  }
+
   void OnLinkChange() override {
     if (resolver_ != nullptr) resolver_->OnLinkChange();
   }

@@ -57,6 +57,8 @@ class RelayConnector {
   virtual void MeasureLatency(const derp::RelayNode& /*node*/, LatencyDone done) {
     done(absl::UnimplementedError("no HTTPS here"));
   }
+  // Ends those that run; their `done` is not called.
+  virtual void CancelLatency() {}
   // After the last connection has gone: gives back what is the control thread's.
   virtual void Close() {}
 };

@@ -214,11 +214,11 @@ absl::StatusOr<Reopened> MmsgLoop::ReopenUdp(SocketId id, uint16_t port) {
   if (!made.ok()) return made.status();
   Reopened result{.local = made->fresh.local, .exact = made->exact};
   const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  socket->drops.Replace(old.fd.get());
   result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
     socket->handler->OnReceive(id, {&train, 1});
     Flush();
   });
-  socket->drops.Replace(old.fd.get());
   socket->errors.Received();
   socket->resume_at = Instant{};
   socket->readable = true;

@@ -216,12 +216,12 @@ absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
   Reopened result{.local = made->fresh.local, .exact = made->exact};
   if (socket->armed) CancelReceive(*socket);
   const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  socket->drops.Replace(old.fd.get());
   while (socket->HasFilled()) DeliverBatch(*socket);
   result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
     socket->handler->OnReceive(id, {&train, 1});
     Flush();
   });
-  socket->drops.Replace(old.fd.get());
   socket->errors.Received();
   socket->ready = false;
   for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);

@@ -130,8 +130,8 @@ void Checker::SendProbe(const Endpoint& to, std::span<const std::byte> packet) {
   Send(to.IsV4() ? v4_ : v6_, to, packet);
 }
 
-void Checker::SendHairpin(const Endpoint& to, std::span<const std::byte> packet) {
-  (void)hairpin_.Send(to, packet);  // one that does not leave is not seen
+bool Checker::SendHairpin(const Endpoint& to, std::span<const std::byte> packet) {
+  return hairpin_.Send(to, packet).ok();
 }
 
 void Checker::Resolve(const std::string& host_name, stun::Family family) {

@@ -80,7 +80,7 @@ class Checker final : private stun::NetcheckEnvironment, private io::UdpHandler 
 
   // NetcheckEnvironment
   void SendProbe(const Endpoint& to, std::span<const std::byte> packet) override;
-  void SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override;
+  bool SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override;
   void Resolve(const std::string& host_name, stun::Family family) override;
   void MeasureHttps(RegionId region, const stun::ProbeNode& node) override;
   void OnReport(const stun::Report& report) override;

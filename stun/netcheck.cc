@@ -22,6 +22,11 @@ void Netcheck::SetMap(const ProbeMap& map) {
 
 // --- Start ---
 
+void Netcheck::OnNetworkChange() {
+  history_.Clear();
+  full_wanted_ = true;
+}
+
 bool Netcheck::Start(const NetcheckRequest& request, Instant now) {
   if (running_) return false;
   running_ = true;
@@ -48,9 +53,10 @@ bool Netcheck::Start(const NetcheckRequest& request, Instant now) {
 
 // spec: NC-4
 ProbePlan Netcheck::MakePlan(const NetcheckRequest& request, Instant now) {
-  const bool full = request.full || map_changed_ || !last_.has_value() || !last_full_.has_value() ||
-                    last_->latency.empty() || now - *last_full_ > options_.full_interval;
-  map_changed_ = false;
+  const bool full = request.full || full_wanted_ || map_changed_ || !last_.has_value() ||
+                    !last_full_.has_value() || last_->latency.empty() ||
+                    now - *last_full_ > options_.full_interval;
+  map_changed_ = full_wanted_ = false;
   report_.full = full;
   if (!full) return IncrementalPlan(map_, request.host, *last_);
   last_full_ = now;
@@ -254,7 +260,9 @@ void Netcheck::CheckHairpin(Instant now) {
   }
   hairpin_id_ = MakeTransactionId(random_);
   hairpin_deadline_ = std::min(now + options_.hairpin_timeout, deadline_);
-  environment_->SendHairpin(report_.global_v4, EncodeBindingRequest(*hairpin_id_));
+  if (!environment_->SendHairpin(report_.global_v4, EncodeBindingRequest(*hairpin_id_))) {
+    hairpin_id_.reset();
+  }
 }
 
 // --- HTTPS ---

@@ -35,8 +35,8 @@ class NetcheckEnvironment {
 
   // Out of the data socket (spec: NC-1). The bytes are valid in the call.
   virtual void SendProbe(const Endpoint& to, std::span<const std::byte> packet) = 0;
-  // Out of another socket, to our own global IPv4 address (spec: NC-7).
-  virtual void SendHairpin(const Endpoint& to, std::span<const std::byte> packet) = 0;
+  // Out of another socket, to our own global IPv4 address (spec: NC-7). False: it did not leave.
+  virtual bool SendHairpin(const Endpoint& to, std::span<const std::byte> packet) = 0;
   // Answered by Netcheck::OnResolved(); an answer that never comes does no harm.
   virtual void Resolve(const std::string& host_name, Family family) = 0;
   // Measure `GET https://<node>/derp/latency-check`, from the request sent to the first byte
@@ -74,6 +74,10 @@ class Netcheck {
   // For reports that start from now on; the first of them has the full plan. Regions of id 0 and
   // repeated ones are left out.
   void SetMap(const ProbeMap& map);
+
+  // The host is in another network: what was measured says nothing any more, and the next report
+  // has the full plan. One that runs goes on.
+  void OnNetworkChange();
 
   // Starts a report. False, and nothing happens, if one is running (spec: NC-11).
   bool Start(const NetcheckRequest& request, Instant now);
@@ -141,6 +145,7 @@ class Netcheck {
 
   ProbeMap next_map_;  // of the next report
   bool map_changed_ = false;
+  bool full_wanted_ = false;
   ProbeMap map_;  // of the running one
   std::optional<Report> last_;
   std::optional<Instant> last_full_;

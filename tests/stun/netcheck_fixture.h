@@ -131,10 +131,11 @@ class NetcheckTest : public testing::Test, public NetcheckEnvironment {
     const Endpoint mapped = !server.mapped.IsNone() ? server.mapped : to.IsV4() ? our_v4 : our_v6;
     After(*server.round_trip, [=, this] { Receive(to, ResponseTo(bytes, mapped)); });
   }
-  void SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override {
+  bool SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override {
     hairpins.push_back(to);
     const Bytes bytes(packet.begin(), packet.end());
     if (hairpin_time.has_value()) After(*hairpin_time, [=, this] { Receive(to, bytes); });
+    return hairpin_sends;
   }
   void Resolve(const std::string& host_name, Family family) override {
     resolves.push_back(host_name + (family == Family::kV4 ? "/4" : "/6"));
@@ -165,6 +166,7 @@ class NetcheckTest : public testing::Test, public NetcheckEnvironment {
   Endpoint our_v6 = At("[2001:db8:9::1]:41641");
   std::map<std::string, Server> servers;
   std::optional<Duration> hairpin_time = Duration{};
+  bool hairpin_sends = true;
   Duration dns_time = milliseconds(5);
   std::map<std::string, std::vector<IpAddress>> names;  // "host/4"; not there: no answer
   std::map<RegionId, std::optional<Duration>> https;    // not there: no answer

@@ -67,8 +67,9 @@ class Client final : public io::UdpHandler, public NetcheckEnvironment {
   void SendProbe(const Endpoint& to, std::span<const std::byte> packet) override {
     Send(to.IsV4() ? v4_ : v6_.value(), to, packet);
   }
-  void SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override {
+  bool SendHairpin(const Endpoint& to, std::span<const std::byte> packet) override {
     Send(hairpin_, to, packet);
+    return true;
   }
   void Resolve(const std::string&, Family) override { ADD_FAILURE() << "no names here"; }
   void MeasureHttps(RegionId region, const ProbeNode&) override { https.push_back(region); }

@@ -148,6 +148,29 @@ TEST_F(NetcheckTest, HairpinIsSeenWithinHalfASecondOrNot) {
 }
 
 // spec: NC-7
+TEST_F(NetcheckTest, AHairpinRequestThatCouldNotBeSentSaysNothing) {
+  netcheck.SetMap(Regions(1));
+  Serve(1, milliseconds(10));
+  hairpin_sends = false;
+  hairpin_time.reset();
+  EXPECT_EQ(Run({.host = kV4Only, .full = true}).hairpin, Answer::kUnknown);
+}
+
+// spec: NC-4, NC-10: latencies of another network are none.
+TEST_F(NetcheckTest, AnotherNetworkIsMeasuredAnew) {
+  netcheck.SetMap(Regions(5));
+  for (int region = 1; region <= 5; ++region) Serve(region, milliseconds(10 * region));
+  EXPECT_EQ(Run().preferred, 1);
+  EXPECT_FALSE(Run().full);
+  netcheck.OnNetworkChange();
+  for (int region = 1; region <= 5; ++region) Serve(region, milliseconds(200 - 10 * region));
+  const Report report = Run();
+  EXPECT_TRUE(report.full);
+  EXPECT_EQ(report.preferred, 5);
+  EXPECT_FALSE(Run().full);
+}
+
+// spec: NC-7
 TEST_F(NetcheckTest, ASmallReportRepeatsTheHairpinAnswerWhileTheAddressStays) {
   netcheck.SetMap(Regions(2));
   Serve(1, milliseconds(10));
