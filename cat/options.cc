@@ -356,8 +356,8 @@ is printed.
   --receive N          stop after N received packets
   --timeout TIME       stop after this time
   --linger TIME        wait this long for answers after the end of input (default 500ms)
-  --json               print one JSON event a line: self, relay, packet, sent,
-                       status, error, summary
+  --json               print one JSON event a line: self, endpoints, network,
+                       relay, packet, sent, status, warning, error, summary
   --backend NAME       auto, io_uring or mmsg
 
 Exit status: 0 done, 1 a failure, 2 a wrong command line, 3 the time was up before --receive

@@ -68,6 +68,9 @@ int Spawn(const std::vector<std::string>& argv, const std::vector<std::string>& 
   return error;
 }
 
+// How long a program that was killed may take to be gone.
+constexpr int kKillPatienceMs = 1000;
+
 // What goes in and what comes out while a program runs, and its end.
 class Running {
  public:
@@ -101,8 +104,12 @@ class Running {
   // Its exit status as waitpid() has it, after its group was killed.
   int End() {
     kill(-pid_, SIGKILL);
-    int status = 0;
-    while (waitpid(pid_, &status, 0) < 0 && errno == EINTR) {
+    kill(pid_, SIGKILL);  // if it has a group of its own
+    // One that cannot be killed (another user's, or stuck in the kernel) is left behind.
+    pollfd exit{exit_.get(), POLLIN, 0};
+    if (exit_.valid()) poll(&exit, 1, kKillPatienceMs);
+    int status = SIGKILL;
+    while (waitpid(pid_, &status, exit_.valid() ? WNOHANG : 0) < 0 && errno == EINTR) {
     }
     Read();  // what it left in the pipe
     return status;

@@ -68,7 +68,10 @@ std::string ToJson(const OwnState& state) {
 std::string ReplaceFile(const std::string& file, const std::string& text) {
   const std::string beside = file + ".new";
   {
-    const io::Fd fd(open(beside.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
+    // Not through a link that somebody left there: the folder may be shared.
+    unlink(beside.c_str());
+    const io::Fd fd(
+        open(beside.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0644));
     if (!fd.valid()) return Problem(beside);
     for (size_t at = 0; at < text.size();) {
       const ssize_t size = write(fd.get(), text.data() + at, text.size() - at);

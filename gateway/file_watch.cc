@@ -84,7 +84,10 @@ void FileWatch::ReadEvents(Instant now) {
   alignas(inotify_event) std::array<char, 4096> block;
   bool any = false;
   while (read(inotify_.get(), block.data(), block.size()) > 0) any = true;
-  if (!any) return;
+  if (any) LookSoon(now);
+}
+
+void FileWatch::LookSoon(Instant now) {
   first_ = std::min(first_, now);
   deadline_ = std::min(now + kSettle, first_ + kMaxSettle);
 }

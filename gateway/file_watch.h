@@ -38,6 +38,8 @@ class FileWatch {
   int fd() const { return inotify_.get(); }
   // To be called when fd() is readable; never waits.
   void ReadEvents(Instant now);
+  // As if something had happened.
+  void LookSoon(Instant now);
   // When Changed() is wanted; Instant::max() for not before an event.
   Instant NextDeadline() const { return deadline_; }
   // True once for each change that has settled. A file that has gone missing is a change too.

@@ -193,6 +193,8 @@ int Run(const std::string& file, const Config& config) {
 }
 
 int Main(int argc, char** argv) {
+  // Whoever reads our output may go; packets do not depend on it.
+  std::signal(SIGPIPE, SIG_IGN);
   CommandLine command;
   bool help = false;
   if (!ParseCommandLine(argc, argv, &command, &help)) {

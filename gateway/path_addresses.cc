@@ -174,7 +174,10 @@ void PathAddresses::SetEndpoints(PeerIndex peer, const PublicKey& key,
   for (const Endpoint& endpoint : after) {
     const auto it = next_->find(PathKey::Of(endpoint, peer));
     if (it != next_->end() && it->second.owner == peer) continue;
-    if (it != next_->end()) Retire(it->second, now);
+    if (it != next_->end()) {
+      Retire(it->second, now);
+      next_->erase(it);
+    }
     PlaceConfigured(peer, key, endpoint, now);
   }
 }
@@ -187,6 +190,8 @@ void PathAddresses::RemovePeer(PeerIndex peer, const PublicKey& key,
 
 void PathAddresses::Retire(const ConfiguredPath& path, Instant now) {
   Touch(path.offset, now);
+  // What was heard there says nothing for it any more.
+  slots_[path.offset].heard.store(0, std::memory_order_relaxed);
   retired_.push_back(path);
 }
 
@@ -201,6 +206,7 @@ void PathAddresses::FreeRetired(Instant now) {
   std::erase_if(retired_, [this, now](const ConfiguredPath& item) {
     if (SecondsSinceUse(item.offset, now) < kIdlePathSeconds) return false;
     if (homes_[item.owner] == item.offset) homes_[item.owner] = kNoAddress;
+    slots_[item.offset].heard.store(0, std::memory_order_relaxed);
     // If WireGuard does send there, it begins with a handshake, which says whose it is.
     std::atomic<uint64_t>& state = slots_[item.offset].state;
     uint64_t expected = state.load(std::memory_order_relaxed);

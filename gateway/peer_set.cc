@@ -128,10 +128,11 @@ absl::Status PeerSet::Move(PeerIndex index, const PeerConfig& to, Instant now) {
     return id.status();
   }
   ids_[index] = *id;
-  const auto& list = peer.endpoints;
-  if (!in_use.IsNone() && std::find(list.begin(), list.end(), in_use) != list.end()) {
-    engine_->ConfirmPath(*id, in_use);
-  }
+  // Unless it is one that was taken from the list: an address that the peer roamed to never was.
+  const auto in = [&in_use](const std::vector<Endpoint>& list) {
+    return std::find(list.begin(), list.end(), in_use) != list.end();
+  };
+  if (!in_use.IsNone() && (in(peer.endpoints) || !in(before))) engine_->ConfirmPath(*id, in_use);
   return absl::OkStatus();
 }
 

@@ -8,7 +8,7 @@
 namespace ringsock::gateway {
 
 Reloader::Reloader(const std::string& file, const Config& config, Apply apply, Instant now)
-    : file_(file), apply_(std::move(apply)) {
+    : file_(file), apply_(std::move(apply)), look_again_(now + kLookAgain) {
   if (!watch_.ok()) {
     Log().warn("changes of {} are not noticed ({}); SIGHUP reads it again", file_, watch_.error());
   }
@@ -23,6 +23,14 @@ void Reloader::WatchFilesOf(const Config& config, Instant now) {
 }
 
 void Reloader::Advance(Instant now) {
+  if (now >= look_again_) {
+    look_again_ = now + kLookAgain;
+    watch_.LookSoon(now);
+    // A file that the refused configuration names may have come, of which no watch knows.
+    if (!failure_.empty() && LoadConfig(file_).status().message() != failure_) {
+      return Reload("what was refused reads differently", now);
+    }
+  }
   if (watch_.Changed(now)) Reload("a file has changed", now);
 }
 
@@ -32,6 +40,7 @@ void Reloader::Reload(absl::string_view reason, Instant now) {
   watch_.Forget();
   const absl::StatusOr<Config> config = LoadConfig(file_);
   absl::Status status = config.status();
+  failure_ = std::string(status.message());  // of what could not even be read
   if (config.ok()) {
     // Also if it is refused: the error may be cured in any of its files.
     WatchFilesOf(*config, now);

@@ -3,6 +3,7 @@
 #ifndef RINGSOCK_GATEWAY_RELOADER_H_
 #define RINGSOCK_GATEWAY_RELOADER_H_
 
+#include <algorithm>
 #include <functional>
 #include <string>
 
@@ -16,6 +17,10 @@ namespace ringsock::gateway {
 
 class Reloader {
  public:
+  // However quiet the folders are: links in the middle of a path, and network file systems, change
+  // without an event.
+  static constexpr Duration kLookAgain = std::chrono::seconds(5);
+
   // Brings a configuration, which has been read whole, into force. An error is logged.
   using Apply = std::function<absl::Status(const Config&)>;
 
@@ -25,7 +30,7 @@ class Reloader {
   // For poll(): readable when a folder changed; -1 if changes cannot be noticed, which was logged.
   int fd() const { return watch_.fd(); }
   void OnReadable(Instant now) { watch_.ReadEvents(now); }
-  Instant NextDeadline() const { return watch_.NextDeadline(); }
+  Instant NextDeadline() const { return std::min(watch_.NextDeadline(), look_again_); }
   // Reads the files if they have changed and settled.
   void Advance(Instant now);
   // Reads the files in any case; `reason` is for the log.
@@ -37,6 +42,8 @@ class Reloader {
   const std::string file_;
   const Apply apply_;
   FileWatch watch_;
+  Instant look_again_;
+  std::string failure_;  // why the files could not be read the last time; empty: they could
 };
 
 }  // namespace ringsock::gateway
