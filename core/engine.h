@@ -74,8 +74,8 @@ struct NetworkOptions {
   bool watch_links = true;
   // Ask the router in front of us to forward our port (NAT-PMP, else UPnP).
   bool port_mapping = false;
-  // Between two rebinds that send errors cause; it doubles, up to 64 times as long, while they do
-  // not help. 1 ms to 1 hour.
+  // Between two rebinds that send errors cause; it doubles, up to 64 times as long, while sockets
+  // keep dying. 1 ms to 1 hour.
   Duration min_rebind_interval = std::chrono::seconds(5);
 
   std::string ToString() const;

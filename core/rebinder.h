@@ -22,9 +22,9 @@
 
 namespace ringsock {
 
-// How often send errors may cause a rebind. What a rebind does not cure, such as a firewall that
-// forbids a destination, does not cause them for ever at the full rate: the interval doubles each
-// time, up to kMostDoublings times, and is the shortest again after a time without such errors.
+// How often send errors may cause a rebind. Sockets that die again and again, or that cannot be
+// replaced, do not cause them for ever at the full rate: the interval doubles each time, up to
+// kMostDoublings times, and is the shortest again after a time without such errors.
 class RebindThrottle {
  public:
   static constexpr int kMostDoublings = 6;

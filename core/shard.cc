@@ -101,7 +101,7 @@ RebindOutcome EngineShard::Rebind(uint16_t port) {
     outcome.port = reopened->local.port;
     outcome.lost += reopened->lost;
     outcome.exact &= reopened->exact;
-    env_.link->health[v6].Reset();
+    env_.link->health[v6].Reset(loop_.Stats(socket->id).tx_packets);
   }
   counters_.AddDrop(Drop::kRxRebind, outcome.lost);
   return outcome;

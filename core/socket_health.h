@@ -60,17 +60,19 @@ class SocketHealth {
       dead_.store(false, std::memory_order_relaxed);
       return false;
     }
-    // One that has never sent anything did not die: the host has no such network.
-    if (failed == 0 || sent == 0) return false;
+    // One that has never sent anything did not die: the host has no such network (any more), or a
+    // firewall lets nothing out, and another new socket would not help either.
+    if (failed == 0 || sent == sent_before_) return false;
     if (failures_ == 0) since_ = now;
     failures_ += failed;
     if (failures_ < kFailures || now - since_ < kDeadAfter) return false;
     dead_.store(true, std::memory_order_release);
     return true;
   }
-  // Shard's thread: it is a new socket.
-  void Reset() {
+  // Shard's thread: it is a new socket; those before it have sent `sent` packets in all.
+  void Reset(uint64_t sent) {
     failed_ = failures_ = 0;
+    sent_ = sent_before_ = sent;
     dead_.store(false, std::memory_order_relaxed);
   }
 
@@ -84,6 +86,7 @@ class SocketHealth {
   uint64_t failed_ = 0;    // since the last look
   uint64_t failures_ = 0;  // since something was sent
   uint64_t sent_ = 0;
+  uint64_t sent_before_ = 0;  // by the sockets that this one has taken the place of
   Instant since_{};  // the first of the failures
   // Shared.
   std::atomic<bool> dead_{false};
