@@ -14,7 +14,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "base/log.h"
+#include "derp/json.h"
 #include "gateway/command.h"
+#include "gateway/json_object.h"
 
 namespace ringsock::gateway {
 namespace {
@@ -166,7 +168,8 @@ void EndpointsPublisher::Publish(const PublishOptions& options, const std::strin
     size_t lines = 0;
     for (const absl::string_view line : absl::StrSplit(result.output, '\n', absl::SkipEmpty())) {
       if (++lines > kMaxLines) break;
-      Log().info("endpoints_command: {}", Fmt(line));
+      Log().info("endpoints_command: {}",
+                 MaskKeys(derp::CleanText(line, kMaxCommandOutput)));
     }
     if (!result.ok) {
       Log().error("endpoints_command: {}: {}; it runs again with the next change",

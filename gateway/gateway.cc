@@ -137,20 +137,20 @@ absl::StatusOr<Gateway::ReloadResult> Gateway::Reload(const Config& next) {
   const PeerChanges changes = ComparePeers(roster_, next.peers);
   const std::string others = DescribeChanges(config_, next);
   const bool same_relays = SameRelayMap(config_, next) && SamePrivateKey(config_, next);
+  // What can be refused comes first, and relays last of that: to set them back would connect to
+  // them again.
+  const Instant now = SystemClock().Now();
+  if (absl::Status peers = peers_->Reserve(changes, next.peers, now); !peers.ok()) return peers;
   if (!same_relays) {
     if (absl::Status relays = SetRelays(next); !relays.ok()) {
+      peers_->Release(changes, next.peers, now);
       SetRelays(config_).IgnoreError();  // it has taken these before
       return relays;
     }
   }
   ReloadResult result;
   if (changes.any() || config_.wireguard_key != next.wireguard_key) {
-    const absl::Status peers = peers_->Apply(changes, next.peers, next.wireguard_key,
-                                             SystemClock().Now(), &result.refused);
-    if (!peers.ok()) {
-      if (!same_relays) SetRelays(config_).IgnoreError();  // it has taken these before
-      return peers;
-    }
+    peers_->Apply(changes, next.peers, next.wireguard_key, now, &result.refused);
   }
   config_ = next;
   if (!others.empty()) result.changes.push_back(others);

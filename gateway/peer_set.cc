@@ -151,14 +151,26 @@ absl::Status PeerSet::Add(const PeerConfig& peer, Instant now) {
   return absl::OkStatus();
 }
 
-absl::Status PeerSet::Apply(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
-                            const std::optional<PublicKey>& own_key, Instant now,
-                            std::vector<std::string>* refused) {
+absl::Status PeerSet::Reserve(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
+                              Instant now) {
+  tables_->addresses->FreeRetired(now);
+  return Place(changes.added, peers, now);
+}
+
+void PeerSet::Release(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
+                      Instant now) {
+  for (const size_t at : changes.added) {
+    const PublicKey& key = peers[at].key;
+    tables_->addresses->RemovePeer(roster_->indices[key], key, {}, now);
+  }
+}
+
+void PeerSet::Apply(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
+                    const std::optional<PublicKey>& own_key, Instant now,
+                    std::vector<std::string>* refused) {
   const auto note = [refused](const absl::Status& status) {
     if (!status.ok()) refused->emplace_back(status.message());
   };
-  tables_->addresses->FreeRetired(now);
-  if (absl::Status placed = Place(changes.added, peers, now); !placed.ok()) return placed;
   Remove(changes.removed, now);
   note(RemoveFromEngine(changes.removed));
   for (const auto& [index, at] : changes.renamed) roster_->peers[index].name = peers[at].name;
@@ -166,7 +178,6 @@ absl::Status PeerSet::Apply(const PeerChanges& changes, const std::vector<PeerCo
   for (const size_t at : changes.added) note(Add(peers[at], now));
   note(StartFinder());
   Publish(own_key);
-  return absl::OkStatus();
 }
 
 absl::Status PeerSet::Renew(PeerIndex peer) { return Create(peer).status(); }

@@ -28,13 +28,18 @@ class PeerSet {
 
   // Creates all peers of the roster, and lets packets flow. `own_key` as in the configuration.
   absl::Status Start(const std::optional<PublicKey>& own_key);
+  // Sets addresses aside for the peers that are added, the one thing that can run out. To be
+  // followed by Apply(), or by Release() if the configuration is refused. An error changes nothing.
+  absl::Status Reserve(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
+                       Instant now);
+  void Release(const PeerChanges& changes, const std::vector<PeerConfig>& peers, Instant now);
   // Brings the roster to what `peers` says, which `changes` were made from. A peer that is not
-  // among the changes is not touched. A path in use stays in use if it is still configured. An
-  // error comes before anything was changed. What the engine refuses after that is added to
-  // `refused`, and is a change again when peers are next compared.
-  absl::Status Apply(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
-                     const std::optional<PublicKey>& own_key, Instant now,
-                     std::vector<std::string>* refused);
+  // among the changes is not touched. A path in use stays in use unless it was configured and is no
+  // longer. What the engine refuses is added to `refused`, and is a change again when peers are
+  // next compared.
+  void Apply(const PeerChanges& changes, const std::vector<PeerConfig>& peers,
+             const std::optional<PublicKey>& own_key, Instant now,
+             std::vector<std::string>* refused);
   // Gives the engine the peer's addresses again, which forgets the one it had roamed to.
   absl::Status Renew(PeerIndex peer);
   // Before the engine is closed.
