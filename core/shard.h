@@ -58,7 +58,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   absl::StatusOr<Endpoint> OpenSocket(const io::UdpConfig& config);
   void CloseSocket(bool v6);
   void CloseSockets();
-  // Before the thread starts: where the socket of a family is bound, if there is one.
+  // Where the socket of a family is bound, if there is one. Before the thread starts, and from
+  // control while no Rebind() is under way.
   std::optional<Endpoint> BoundTo(bool v6) const;
 
   // The shard's thread: Start() once, Step() again and again, Stop() once.

@@ -147,9 +147,16 @@ TEST_P(EngineNetcheckTest, ObserversMayAskTheEngine) {
   if (!StartObserved(Loopback(2))) GTEST_SKIP() << reason_;
   ASSERT_TRUE(WaitUntil([&] { return !news_.endpoints().empty(); }));
   news_.Use(engine_.get());
+  // Asks at the same time; neither may wait for the other.
+  std::atomic<bool> done = false;
+  std::thread other([&] {
+    while (!done) EXPECT_EQ(engine_->Status().shards, 2u);
+  });
   StunServers servers(2, v6());
-  ASSERT_TRUE(engine_->SetRelayMap(servers.Map()).ok());
-  ASSERT_TRUE(WaitUntil([&] { return news_.asked() > 0; }));
+  EXPECT_TRUE(engine_->SetRelayMap(servers.Map()).ok());
+  EXPECT_TRUE(WaitUntil([&] { return news_.asked() > 0; }));
+  done = true;
+  other.join();
   // It did not close.
   EXPECT_TRUE(engine_->CreateEndpoint(KeyNumber(1), "").ok());
   engine_->Close();
