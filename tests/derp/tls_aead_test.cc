@@ -5,11 +5,11 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <random>
 #include <string>
 #include <vector>
 
 #include "absl/strings/escaping.h"
+#include "base/random.h"
 
 namespace ringsock::derp {
 namespace {
@@ -101,10 +101,10 @@ class TlsAeadSuiteTest : public testing::TestWithParam<uint16_t> {
  protected:
   std::vector<std::byte> Random(size_t size) {
     std::vector<std::byte> bytes(size);
-    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random_());
+    for (std::byte& byte : bytes) byte = static_cast<std::byte>(random_.Next());
     return bytes;
   }
-  std::mt19937 random_{7};  // NOLINT: the same every time
+  SeededRandom random_{7};
   const std::vector<uint8_t> key_ = [] {
     std::vector<uint8_t> key(TlsAead::KeySize(GetParam()));
     for (size_t i = 0; i < key.size(); ++i) key[i] = static_cast<uint8_t>(3 * i + 1);
