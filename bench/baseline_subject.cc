@@ -43,15 +43,27 @@ sockaddr_in ToV4(const Endpoint& endpoint) {
 RouteTable MakeRoutes(const SubjectConfig& config) {
   RouteTable routes;
   for (size_t i = 0; i < config.peers.size(); ++i) {
-    const size_t to = config.mode == Mode::kForward ? i ^ 1 : i;
+    const size_t to = config.traffic.mode == Mode::kForward ? i ^ 1 : i;
     routes.Add(ToV4(config.peers[i]), ToV4(config.peers[to]));
   }
   return routes;
 }
 
+Source MakeSource(const SubjectConfig& config) {
+  const Traffic& t = config.traffic;
+  Source source;
+  for (const Endpoint& peer : config.peers) source.targets.push_back(ToV4(peer));
+  source.trains_per_request = t.trains_per_request();
+  source.train = t.train;
+  source.segment = t.size;
+  source.bytes.resize(size_t{t.size} * t.train);
+  return source;
+}
+
 struct Worker {
   int fd = -1;
   BaselineTotals totals;
+  Source source;
   absl::Status status;
   std::thread thread;
 };
@@ -86,6 +98,8 @@ void Account(const std::deque<Worker>& workers, SubjectTotals* totals) {
 absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shared,
                                 const SubjectHooks& hooks) {
   const RouteTable routes = MakeRoutes(config);
+  const Mode mode = config.traffic.mode;
+  const bool sends = mode == Mode::kSend;
   std::atomic<bool> stop{false};
   std::deque<Worker> workers(config.cores.size());
   uint16_t port = 0;
@@ -93,6 +107,7 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
     const absl::Status status = OpenWorker(config, port, &worker);
     if (!status.ok()) return status;
     port = LocalPort(worker.fd);
+    if (sends) worker.source = MakeSource(config);
   }
   std::atomic<uint32_t> failed{0};
   for (size_t i = 0; i < workers.size(); ++i) {
@@ -101,7 +116,8 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
       Worker& worker = workers[i];
       worker.status = RunLoop(config.spec.kind, {.fd = worker.fd,
                                                  .routes = &routes,
-                                                 .receive_only = config.mode == Mode::kReceive,
+                                                 .receive_only = mode == Mode::kReceive,
+                                                 .source = sends ? &worker.source : nullptr,
                                                  .batch = std::max(config.spec.batch, 1u),
                                                  .stop = &stop,
                                                  .feedback = &shared->received,

@@ -17,33 +17,57 @@ namespace {
 
 class Forwarder final : public Handler {
  public:
-  Forwarder(Mode mode, std::atomic<uint64_t>* feedback) : mode_(mode), feedback_(feedback) {}
+  Forwarder(const Traffic& traffic, std::atomic<uint64_t>* feedback)
+      : traffic_(traffic), feedback_(feedback) {
+    if (traffic.mode == Mode::kSend) bytes_.resize(size_t{traffic.size} * traffic.train);
+  }
 
   // Before there is any load.
-  void AddRoute(PeerId from, PeerId to) { routes_[from] = to; }
+  void AddRoute(PeerId from, PeerId to) {
+    routes_[from] = to;
+    targets_.push_back(to);
+  }
   void Open() { open_.store(true, std::memory_order_release); }
 
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
     if (!open_.load(std::memory_order_acquire)) return;
     for (const ReceivedTrain& train : trains) {
-      if (mode_ == Mode::kReceive) {
-        const uint32_t segment = train.packets.segment_size;
-        feedback_->fetch_add(segment == 0 ? 1 : (train.packets.size + segment - 1) / segment,
-                             std::memory_order_relaxed);
+      if (traffic_.mode == Mode::kReceive) {
+        feedback_->fetch_add(Packets(train), std::memory_order_relaxed);
         continue;
       }
       const auto route = routes_.find(train.peer);
       if (route == routes_.end()) continue;  // unknown source: the engine counted it
       shard.ConfirmPath(train.peer, train.from);
+      if (traffic_.mode == Mode::kSend) {
+        Answer(shard, Packets(train) * traffic_.trains_per_request());
+        continue;
+      }
       shard.Send(route->second, train.packets);
     }
   }
 
  private:
-  const Mode mode_;
+  static uint32_t Packets(const ReceivedTrain& train) {
+    const uint32_t segment = train.packets.segment_size;
+    return segment == 0 ? 1 : (train.packets.size + segment - 1) / segment;
+  }
+  // Of the shard: its own place in the list, so that shards share no line.
+  void Answer(Shard& shard, uint32_t trains) {
+    thread_local size_t next = 0;
+    for (; trains > 0; --trains) {
+      shard.Send(targets_[next],
+                 {bytes_.data(), static_cast<uint32_t>(bytes_.size()), traffic_.size});
+      if (++next == targets_.size()) next = 0;
+    }
+  }
+
+  const Traffic traffic_;
   std::atomic<uint64_t>* const feedback_;
   std::atomic<bool> open_{false};
   absl::flat_hash_map<PeerId, PeerId> routes_;
+  std::vector<PeerId> targets_;
+  std::vector<std::byte> bytes_;
 };
 
 // Any 32 bytes are a public key; these name peer `index`.
@@ -62,7 +86,13 @@ absl::Status AddPeers(const SubjectConfig& config, Engine* engine, Forwarder* fo
     ids.push_back(*id);
   }
   for (size_t i = 0; i < ids.size(); ++i) {
-    forwarder->AddRoute(ids[i], ids[config.mode == Mode::kForward ? i ^ 1 : i]);
+    forwarder->AddRoute(ids[i], ids[config.traffic.mode == Mode::kForward ? i ^ 1 : i]);
+  }
+  // Nothing is sent there (addresses of RFC 6598).
+  for (uint32_t i = 0; i < config.idle_peers; ++i) {
+    const Endpoint nowhere{.ip = IpAddress::V4(0x64400000u + i), .port = 51820};
+    const auto id = engine->CreateEndpoint(KeyOf(config.peers.size() + i), nowhere.ToString());
+    if (!id.ok()) return id.status();
   }
   return absl::OkStatus();
 }
@@ -96,7 +126,7 @@ void Account(const Engine& engine, SubjectTotals* totals) {
 absl::Status RunEngineSubject(const SubjectConfig& config, SubjectShared* shared,
                               const SubjectHooks& hooks) {
   Log().set_level(spdlog::level::warn);
-  Forwarder forwarder(config.mode, &shared->received);
+  Forwarder forwarder(config.traffic, &shared->received);
   auto engine = Engine::Start(OptionsOf(config), &forwarder);
   if (!engine.ok()) return engine.status();
   const absl::Status status = AddPeers(config, engine->get(), &forwarder);

@@ -13,12 +13,16 @@ commands
   forward   what peer i sends goes to peer i^1
   echo      ... goes back to peer i
   receive   ... is counted and dropped
+  send      trains leave for the peers in turn; for every 8 (short ones: 32) comes a small request,
+            which keeps the pace
   latency   echo of single packets at a fixed rate, for the percentiles
 
 load
   --size BYTES       of a datagram, 32 to 65507 (1400)
   --train N          datagrams that leave back to back in one UDP_SEGMENT send, 1 to 64 (46)
   --peers N          source addresses (64), over 8 ports per load thread; they send in turn
+  --interleave N     trains that a peer sends in its turn, one by one with those of three others (1)
+  --mix              trains of 1 to --train datagrams, of 64 to --size bytes each, all mixed
   --rate PPS         open loop: packets a second over all peers, such as 250k. Latency counts from
                      when a packet was due, so a stall shows in all packets it delayed. 0, and the
                      default but for latency: flat out
@@ -34,6 +38,7 @@ measurement
                      its best is shown
   --rounds N         rounds; in each, every subject runs once, beginning with another one (5)
   --seconds S        of one measurement (1), after --warmup S (0.2)
+  --idle-peers N     that ringsock subjects know besides, and that never send (10000)
   --shards N         cores of the measured side (1)
   --load-threads N   cores of the load (those left, at most 4)
   --engine-options   of the ringsock subjects: gso=0|1,gro=0|1,zero_copy=0|1,rx_buffers=N,

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cerrno>
 #include <cstring>
 
@@ -22,6 +23,8 @@ namespace {
 constexpr uint32_t kSockets = 8;
 constexpr uint32_t kSendSlots = 32;
 constexpr uint32_t kReceiveSlots = 32;
+// Peers of one socket that take turns with each other.
+constexpr uint32_t kGroup = 4;
 // Of a train that is not read whole: the first header.
 constexpr size_t kHeadBytes = sizeof(WireHeader);
 constexpr size_t kWholeBytes = 1 << 16;
@@ -47,7 +50,10 @@ struct LoadGenerator::Slots {
   struct Tx {
     iovec vector;
     alignas(cmsghdr) std::array<char, CMSG_SPACE(sizeof(in_pktinfo)) + CMSG_SPACE(2)> control;
-    in_pktinfo* source;  // into control
+    in_pktinfo* source;      // into control
+    unsigned char* segment;  // likewise
+    uint32_t size = 0;       // of each packet
+    uint32_t packets = 0;
   };
   struct Rx {
     iovec vector;
@@ -99,7 +105,7 @@ absl::Status LoadGenerator::Open() {
   for (uint32_t i = 0; i < count; ++i) {
     absl::StatusOr<int> fd = OpenUdpSocket({.ip = IpAddress::AnyV4()}, config_.socket_buffer);
     if (!fd.ok()) return fd.status();
-    sockets_.push_back({.fd = *fd, .port = LocalPort(*fd), .next_peer = i});
+    sockets_.push_back({.fd = *fd, .port = LocalPort(*fd), .turn = {.group = i}});
     const int on = 1;
     if (setsockopt(*fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0 ||
         setsockopt(*fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on)) != 0) {
@@ -130,10 +136,9 @@ void LoadGenerator::SetTarget(const Endpoint& subject) {
 
   const size_t train_bytes = static_cast<size_t>(t.size) * t.train;
   s.payload.assign(train_bytes * kSendSlots, std::byte{0x5a});
-  s.whole.resize(kWholeBytes);
   for (uint32_t i = 0; i < kSendSlots; ++i) {
     Slots::Tx& tx = s.tx[i];
-    tx.vector = {&s.payload[train_bytes * i], train_bytes};
+    tx.vector.iov_base = &s.payload[train_bytes * i];
     tx.control = {};
     msghdr& message = s.tx_messages[i].msg_hdr;
     message = {.msg_name = &s.target,
@@ -148,17 +153,19 @@ void LoadGenerator::SetTarget(const Endpoint& subject) {
     control->cmsg_type = IP_PKTINFO;
     control->cmsg_len = CMSG_LEN(sizeof(in_pktinfo));
     tx.source = reinterpret_cast<in_pktinfo*>(CMSG_DATA(control));
-    if (t.train == 1) {
-      message.msg_controllen = CMSG_SPACE(sizeof(in_pktinfo));
-      continue;
-    }
     control = CMSG_NXTHDR(&message, control);
     control->cmsg_level = SOL_UDP;
     control->cmsg_type = UDP_SEGMENT;
     control->cmsg_len = CMSG_LEN(sizeof(uint16_t));
-    const auto segment = static_cast<uint16_t>(t.size);
-    std::memcpy(CMSG_DATA(control), &segment, sizeof(segment));
+    tx.segment = CMSG_DATA(control);
+    SetShape(i, asks() ? kMinSize : t.size, asks() ? 1 : t.train);
   }
+  PrepareReceive();
+}
+
+void LoadGenerator::PrepareReceive() {
+  Slots& s = *slots_;
+  s.whole.resize(kWholeBytes);
   for (uint32_t i = 0; i < kReceiveSlots; ++i) {
     s.rx[i].vector = {s.rx[i].head.data(), s.rx[i].head.size()};
     s.rx_messages[i].msg_hdr = {.msg_name = nullptr,
@@ -169,6 +176,26 @@ void LoadGenerator::SetTarget(const Endpoint& subject) {
                                 .msg_controllen = s.rx[i].control.size(),
                                 .msg_flags = 0};
   }
+}
+
+// The train that a slot sends next.
+void LoadGenerator::SetShape(uint32_t slot, uint32_t size, uint32_t packets) {
+  Slots::Tx& tx = slots_->tx[slot];
+  tx.size = size;
+  tx.packets = packets;
+  tx.vector.iov_len = static_cast<size_t>(size) * packets;
+  const auto segment = static_cast<uint16_t>(size);
+  std::memcpy(tx.segment, &segment, sizeof(segment));
+  slots_->tx_messages[slot].msg_hdr.msg_controllen =
+      packets == 1 ? CMSG_SPACE(sizeof(in_pktinfo)) : tx.control.size();
+}
+
+// 1, 2, 4, ... packets up to the longest train; the same sequence in every run.
+void LoadGenerator::Mix(uint32_t slot) {
+  random_ = random_ * 6364136223846793005u + 1442695040888963407u;
+  const Traffic& t = config_.traffic;
+  const auto lengths = static_cast<uint32_t>(std::bit_width(t.train));
+  SetShape(slot, t.mixed_sizes()[(random_ >> 40) % 3], 1u << ((random_ >> 48) % lengths));
 }
 
 void LoadGenerator::Run() {
@@ -200,6 +227,12 @@ uint64_t LoadGenerator::UnderWay() const {
   return totals_.sent > back ? totals_.sent - back : 0;
 }
 
+// Of the longest train, or of what a request asks for.
+uint64_t LoadGenerator::PacketsPerSend() const {
+  const Traffic& t = config_.traffic;
+  return asks() ? uint64_t{t.trains_per_request()} * t.train : t.train;
+}
+
 // Trains that may leave now.
 uint64_t LoadGenerator::Budget(Instant now) {
   if (pacer_ != nullptr) return pacer_->Due(now);
@@ -209,7 +242,8 @@ uint64_t LoadGenerator::Budget(Instant now) {
     last_back_ = back;
     if (under_way < window_) {
       last_progress_ = now;
-      return (window_ - under_way + config_.traffic.train - 1) / config_.traffic.train;
+      const uint64_t unit = PacketsPerSend();
+      return (window_ - under_way + unit - 1) / unit;
     }
     last_progress_ = now;
     return 0;
@@ -219,7 +253,7 @@ uint64_t LoadGenerator::Budget(Instant now) {
 }
 
 void LoadGenerator::FillTrain(uint32_t slot, uint32_t peer, Instant due) {
-  const Traffic& t = config_.traffic;
+  if (config_.traffic.mix) Mix(slot);
   Slots::Tx& tx = slots_->tx[slot];
   tx.source->ipi_spec_dst.s_addr = htonl(config_.first_address + config_.first_peer + peer);
   WireHeader header{.receiver = config_.first_peer + peer,
@@ -227,32 +261,45 @@ void LoadGenerator::FillTrain(uint32_t slot, uint32_t peer, Instant due) {
                     .stamp = Nanoseconds(due),
                     .run = config_.run};
   auto* packet = static_cast<std::byte*>(tx.vector.iov_base);
-  for (uint32_t i = 0; i < t.train; ++i, packet += t.size, ++header.counter) {
+  for (uint32_t i = 0; i < tx.packets; ++i, packet += tx.size, ++header.counter) {
     std::memcpy(packet, &header, sizeof(header));
   }
   next_counter_[peer] = header.counter;
 }
 
-// The next peer of the same socket.
-uint32_t LoadGenerator::PeerAfter(uint32_t peer) const {
-  const auto step = static_cast<uint32_t>(sockets_.size());
-  return peer + step < config_.peers ? peer + step : peer % step;
+uint64_t LoadGenerator::PacketsFor(uint32_t slot) const {
+  return asks() ? PacketsPerSend() : slots_->tx[slot].packets;
+}
+
+// The peers of a socket are every n-th one, n being the number of sockets.
+uint32_t LoadGenerator::PeerOf(const Turn& turn) const {
+  const auto stride = static_cast<uint32_t>(sockets_.size());
+  const uint32_t own = (config_.peers - turn.group % stride + stride - 1) / stride;
+  const uint32_t index = turn.group / stride + turn.step % kGroup;
+  return turn.group % stride + stride * (index % own);
+}
+
+LoadGenerator::Turn LoadGenerator::After(Turn turn) const {
+  if (++turn.step < kGroup * config_.traffic.interleave) return turn;
+  const auto stride = static_cast<uint32_t>(sockets_.size());
+  const uint32_t next = turn.group + kGroup * stride;
+  return {.group = next < config_.peers ? next : turn.group % stride, .step = 0};
 }
 
 // Of one socket, so that it is one call; the next ones leave from the next socket.
 void LoadGenerator::SendTrains(uint32_t trains, Instant now) {
   Socket& socket = sockets_[next_to_send_];
   next_to_send_ = (next_to_send_ + 1) % sockets_.size();
-  std::array<uint32_t, kSendSlots> peers;
+  std::array<Turn, kSendSlots> turns;
   for (uint32_t i = 0; i < trains; ++i) {
     const Instant due = pacer_ == nullptr ? now : pacer_->Next();
     if (pacer_ != nullptr) {
       totals_.latest_ns = std::max<int64_t>(totals_.latest_ns, (now - due).count());
       pacer_->Issue(1);
     }
-    peers[i] = socket.next_peer;
-    FillTrain(i, socket.next_peer, due);
-    socket.next_peer = PeerAfter(socket.next_peer);
+    turns[i] = socket.turn;
+    FillTrain(i, PeerOf(socket.turn), due);
+    socket.turn = After(socket.turn);
   }
   int sent = sendmmsg(socket.fd, slots_->tx_messages.data(), trains, MSG_DONTWAIT);
   if (sent < 0) {
@@ -261,14 +308,14 @@ void LoadGenerator::SendTrains(uint32_t trains, Instant now) {
     }
     sent = 0;
   }
-  totals_.sent += static_cast<uint64_t>(sent) * config_.traffic.train;
+  for (int i = 0; i < sent; ++i) totals_.sent += PacketsFor(i);
   if (static_cast<uint32_t>(sent) == trains) return;
   // Numbers of trains that did not leave are used again, so that they do not look lost on the way.
-  for (uint32_t i = sent; i < trains; ++i) next_counter_[peers[i]] -= config_.traffic.train;
-  socket.next_peer = peers[sent];
-  if (pacer_ != nullptr) {
-    totals_.not_sent += static_cast<uint64_t>(trains - sent) * config_.traffic.train;
+  for (uint32_t i = sent; i < trains; ++i) {
+    next_counter_[PeerOf(turns[i])] -= slots_->tx[i].packets;
+    if (pacer_ != nullptr) totals_.not_sent += slots_->tx[i].packets;
   }
+  socket.turn = turns[sent];
 }
 
 // Asks the sockets in turn until one has something.
@@ -323,12 +370,17 @@ void LoadGenerator::OnTrain(const mmsghdr& message, const std::byte* data, bool 
       to = ntohl(info.ipi_addr.s_addr) - config_.first_address;
     }
   }
-  const uint32_t size = config_.traffic.size;
-  if (segment != size || length % size != 0) {
+  const Traffic& t = config_.traffic;
+  if (!t.mix && (segment != t.size || length % t.size != 0)) {
     ++totals_.invalid;
     return;
   }
-  const uint32_t packets = length / size;
+  const uint32_t size = std::max(segment, 1u);
+  const uint32_t packets = (length + size - 1) / size;
+  if (asks()) {
+    totals_.received += packets;
+    return;
+  }
   const uint32_t readable = whole ? packets : 1;
   for (uint32_t i = 0; i < readable; ++i) {
     WireHeader packet;
@@ -339,8 +391,7 @@ void LoadGenerator::OnTrain(const mmsghdr& message, const std::byte* data, bool 
       continue;
     }
     const uint32_t stands_for = whole ? 1 : packets;
-    const uint32_t wanted =
-        config_.traffic.mode == Mode::kForward ? packet.receiver ^ 1 : packet.receiver;
+    const uint32_t wanted = t.mode == Mode::kForward ? packet.receiver ^ 1 : packet.receiver;
     if (to != wanted) totals_.misdelivered += stands_for;
     totals_.received += stands_for;
     trackers_[peer].OnPackets(packet.counter, stands_for);
@@ -365,6 +416,8 @@ void LoadGenerator::Drain() {
 
 LoadTotals LoadGenerator::Totals() const {
   LoadTotals totals = totals_;
+  // What was asked for has no numbers.
+  if (asks()) totals.distinct = totals.received;
   for (const SequenceTracker& tracker : trackers_) {
     totals.distinct += tracker.distinct();
     totals.duplicates += tracker.duplicates();

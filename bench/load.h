@@ -40,7 +40,7 @@ struct LoadConfig {
 };
 
 struct LoadTotals {
-  uint64_t sent = 0;      // packets the kernel took
+  uint64_t sent = 0;      // packets the kernel took; Mode::kSend: that were asked for
   uint64_t not_sent = 0;  // packets due that the kernel refused (socket buffer full)
   uint64_t received = 0;  // packets, with duplicates
   uint64_t distinct = 0;
@@ -87,11 +87,17 @@ class LoadGenerator {
   const absl::Status& status() const { return status_; }
 
  private:
+  // Whose train comes next. Peers take turns in groups: each of a group sends one train, then each
+  // its second one, and so on (Traffic::interleave).
+  struct Turn {
+    uint32_t group = 0;  // its first peer
+    uint32_t step = 0;   // trains of the group's turn that have left
+  };
   // A peer belongs to the socket whose index is the peer's modulo their number.
   struct Socket {
     int fd = -1;
     uint16_t port = 0;
-    uint32_t next_peer = 0;  // that sends next
+    Turn turn;  // that sends next
   };
   struct Slots;  // message headers and buffers of one sendmmsg and one recvmmsg
 
@@ -99,12 +105,20 @@ class LoadGenerator {
   absl::Status Open();
   uint32_t AutoWindow() const;
   uint64_t UnderWay() const;
+  uint64_t PacketsPerSend() const;
   uint64_t Budget(Instant now);
   void SendTrains(uint32_t trains, Instant now);
+  void SetShape(uint32_t slot, uint32_t size, uint32_t packets);
+  void Mix(uint32_t slot);
   void FillTrain(uint32_t slot, uint32_t peer, Instant due);
+  void PrepareReceive();
   uint32_t ReceiveTrains();
   uint32_t ReceiveFrom(int fd);
-  uint32_t PeerAfter(uint32_t peer) const;
+  uint32_t PeerOf(const Turn& turn) const;
+  Turn After(Turn turn) const;
+  bool asks() const { return config_.traffic.mode == Mode::kSend; }
+  // What one train of ours brings back.
+  uint64_t PacketsFor(uint32_t slot) const;
   void OnTrain(const mmsghdr& message, const std::byte* data, bool whole, int64_t now);
   void Drain();
 
@@ -118,6 +132,7 @@ class LoadGenerator {
   std::unique_ptr<Pacer> pacer_;
   std::vector<uint64_t> next_counter_;  // by peer
   std::vector<SequenceTracker> trackers_;
+  uint64_t random_ = 1;    // of Mix()
   uint64_t given_up_ = 0;  // packets no longer waited for
   uint64_t last_back_ = 0;
   Instant last_progress_;

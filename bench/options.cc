@@ -1,6 +1,7 @@
 // The command line of ringsock-bench.
 #include "bench/options.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <utility>
@@ -92,6 +93,9 @@ FlagTable Flags(Options* o) {
       {"--window", {UintFlag(1, 1u << 20, &t->window)}},
       {"--shards", {UintFlag(1, 128, &o->shards)}},
       {"--load-threads", {UintFlag(1, 64, &o->load_threads)}},
+      {"--idle-peers", {UintFlag(0, 1u << 20, &o->idle_peers)}},
+      {"--interleave", {UintFlag(1, 64, &t->interleave)}},
+      {"--mix", SwitchFlag(&t->mix)},
       {"--check", {UintFlag(1, 1u << 20, &o->check)}},
       {"--rate", {RateFlag(&t->rate)}},
       {"--flood", SwitchFlag(&t->flood)},
@@ -113,8 +117,16 @@ absl::Status Check(const Options& options) {
   if (t.mode == Mode::kForward && t.peers % 2 != 0) {
     return BadFlag("--peers", absl::StrCat(t.peers), "must be even: peer i sends to peer i^1");
   }
+  if (t.mix && t.rate > 0) {
+    return absl::InvalidArgumentError("--mix and --rate exclude each other");
+  }
   if (t.flood && t.rate > 0) {
     return absl::InvalidArgumentError("--flood and --rate exclude each other");
+  }
+  if (t.mode == Mode::kSend && (t.flood || t.rate > 0 || t.mix || t.interleave > 1)) {
+    return absl::InvalidArgumentError(
+        "send: the requests pace it, and all trains are alike: without --rate, --flood, --mix and "
+        "--interleave");
   }
   if (t.flood && t.window > 0) {
     return absl::InvalidArgumentError("--flood and --window exclude each other");
@@ -129,6 +141,8 @@ absl::Status ApplyCommand(absl::string_view command, Options* options) {
     options->traffic.mode = Mode::kEcho;
   } else if (command == "receive") {
     options->traffic.mode = Mode::kReceive;
+  } else if (command == "send") {
+    options->traffic.mode = Mode::kSend;
   } else if (command == "latency") {
     options->traffic = {.mode = Mode::kEcho, .size = 128, .train = 1, .peers = 16, .rate = 20'000};
   } else if (command == "quick") {
@@ -137,7 +151,8 @@ absl::Status ApplyCommand(absl::string_view command, Options* options) {
     options->warmup = 0.1;
   } else if (command != "help") {
     return absl::InvalidArgumentError(absl::StrCat(
-        command, ": no such command; known are quick, forward, echo, receive, latency and help"));
+        command,
+        ": no such command; known are quick, forward, echo, receive, send, latency and help"));
   }
   return absl::OkStatus();
 }
@@ -158,6 +173,8 @@ const char* ModeName(Mode mode) {
       return "echo";
     case Mode::kReceive:
       return "receive";
+    case Mode::kSend:
+      return "send";
   }
   return "?";
 }
@@ -172,6 +189,16 @@ const char* TopologyName(TopologyKind kind) {
       return "niclike";
   }
   return "?";
+}
+
+std::array<uint32_t, 3> Traffic::mixed_sizes() const {
+  return {std::min(size, 64u), std::min(size, 576u), size};
+}
+
+double Traffic::mean_size() const {
+  if (!mix) return size;
+  const auto sizes = mixed_sizes();
+  return (sizes[0] + sizes[1] + sizes[2]) / 3.0;
 }
 
 std::string SubjectSpec::Label() const {
@@ -234,7 +261,8 @@ absl::StatusOr<Options> ParseOptions(std::span<const char* const> arguments) {
   Options options;
   options.subjects = *ParseSubjects("all");
   if (arguments.empty()) {
-    return absl::InvalidArgumentError("no command; one of quick, forward, echo, receive, latency");
+    return absl::InvalidArgumentError(
+        "no command; one of quick, forward, echo, receive, send, latency");
   }
   const absl::string_view command = arguments[0];
   if (command == "--help" || command == "-h") {

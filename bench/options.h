@@ -2,6 +2,7 @@
 #ifndef RINGSOCK_BENCH_OPTIONS_H_
 #define RINGSOCK_BENCH_OPTIONS_H_
 
+#include <array>
 #include <cstdint>
 #include <span>
 #include <string>
@@ -18,6 +19,7 @@ enum class Mode : uint8_t {
   kForward,  // what peer i sends goes to peer i^1
   kEcho,     // ... goes back to peer i
   kReceive,  // ... is counted and dropped
+  kSend,     // trains leave for the peers in turn, as many as small requests ask for
 };
 const char* ModeName(Mode mode);
 
@@ -56,21 +58,31 @@ struct Traffic {
   // Flat out: trains under way at one time per load thread. 0: as many as the socket buffers take.
   uint32_t window = 0;
   bool flood = false;  // flat out without a window: measures what overload does
+  // Trains that a peer sends while it is its turn, one by one with those of three other peers.
+  uint32_t interleave = 1;
+  bool mix = false;  // trains of 1 to `train` datagrams, each of 64 to `size` bytes
+
+  // The sizes of --mix: a share of each, whatever the length of the train.
+  std::array<uint32_t, 3> mixed_sizes() const;
+  double mean_size() const;
+  // Trains that one request asks for (Mode::kSend): enough for the request itself not to matter.
+  uint32_t trains_per_request() const { return train >= 8 ? 8 : 32; }
 };
 
 struct Options {
-  std::string command;  // "quick", "forward", "echo", "receive", "latency", "help"
+  std::string command;  // "quick", "forward", "echo", "receive", "send", "latency", "help"
   Traffic traffic;
   TopologyKind topology = TopologyKind::kLoopback;
   std::vector<SubjectSpec> subjects;
   uint32_t rounds = 5;
   double seconds = 1;
-  double warmup = 0.2;        // seconds of load before each measurement
-  uint32_t shards = 1;        // cores of the measured side
-  uint32_t load_threads = 0;  // cores of the load; 0: what is left, at most 4
-  uint32_t check = 8;         // read one of this many received trains whole; 1: all
-  std::string json;           // file, or "-" for standard output; "": none
-  io::LoopOptions engine;     // of the ringsock subjects
+  double warmup = 0.2;           // seconds of load before each measurement
+  uint32_t shards = 1;           // cores of the measured side
+  uint32_t load_threads = 0;     // cores of the load; 0: what is left, at most 4
+  uint32_t idle_peers = 10'000;  // that ringsock subjects know besides, and that never send
+  uint32_t check = 8;            // read one of this many received trains whole; 1: all
+  std::string json;              // file, or "-" for standard output; "": none
+  io::LoopOptions engine;        // of the ringsock subjects
   int socket_buffer = io::kDefaultSocketBuffer;  // of every socket
 };
 

@@ -84,8 +84,8 @@ std::string FormatRow(const Scenario& scenario, const SubjectResult& subject, in
   };
   return absl::StrFormat(
       "  %-15s%7.3f%7s%7s %11s%4.0f%%%8s%7s%7s%7s%6s %9s\n", subject.spec.Label(),
-      rate.median / 1e6, Short(rate.median * scenario.traffic.size * 8 / 1e9), Short(cost.median),
-      Range(cost), 100 * OfRounds(subject, &Round::Busy).median,
+      rate.median / 1e6, Short(rate.median * scenario.traffic.mean_size() * 8 / 1e9),
+      Short(cost.median), Range(cost), 100 * OfRounds(subject, &Round::Busy).median,
       lost == 0 ? "0" : absl::StrFormat("%.3f%%", 100 * share), latency(&Round::latency_p50),
       latency(&Round::latency_p99), latency(&Round::latency_p999), ratio, ratio_range);
 }
@@ -244,8 +244,11 @@ std::string FormatScenario(const Scenario& scenario) {
     pace = absl::StrCat("flat out, window ", subject.rounds[0].window, " trains");
     break;
   }
-  std::string out = absl::StrFormat("\n%s, %d B, trains of %d, %d peers, %s\n", ModeName(t.mode),
-                                    t.size, t.train, t.peers, pace);
+  const std::string turns = t.interleave > 1 ? absl::StrCat(" (turns of ", t.interleave, ")") : "";
+  std::string out =
+      absl::StrFormat(t.mix ? "\n%s, mixed to %d B, mixed trains to %d%s, %d peers, %s\n"
+                            : "\n%s, %d B, trains of %d%s, %d peers, %s\n",
+                      ModeName(t.mode), t.size, t.train, turns, t.peers, pace);
   absl::StrAppendFormat(&out, "  %-15s%7s%7s%7s %11s%5s%8s%7s%7s%7s%6s %9s\n", "", "M pkt/s",
                         "Gb/s", "ns/pkt", "range", "busy", "lost", "p50us", "p99us", "p99.9",
                         "xbest", "range");

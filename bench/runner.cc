@@ -70,7 +70,10 @@ absl::Status Load::Open(const Options& options, const Traffic& traffic, const Co
   if (!scope.ok()) return scope.status();
   // Pairs stay together. A thread without a pair is not started.
   const uint32_t pairs = std::max(traffic.peers / 2, 1u);
-  const auto threads = std::min<uint32_t>(static_cast<uint32_t>(cores.load.size()), pairs);
+  // Requests are answered to all peers in turn, which must be one thread's for it to know its pace.
+  const auto threads = traffic.mode == Mode::kSend
+                           ? 1u
+                           : std::min<uint32_t>(static_cast<uint32_t>(cores.load.size()), pairs);
   for (uint32_t i = 0; i < threads; ++i) {
     const uint32_t first = 2 * (pairs * i / threads);
     const uint32_t end = i + 1 == threads ? traffic.peers : 2 * (pairs * (i + 1) / threads);
@@ -161,8 +164,9 @@ absl::StatusOr<Round> RunRound(const Options& options, const Traffic& traffic, c
   absl::Status status = load.Open(options, traffic, cores, topology);
   if (!status.ok()) return status;
   SubjectConfig config{.spec = spec,
-                       .mode = traffic.mode,
+                       .traffic = traffic,
                        .peers = load.Peers(topology),
+                       .idle_peers = options.idle_peers,
                        .address = topology.subject_address(),
                        .cores = cores.subject,
                        .engine = options.engine,
@@ -219,9 +223,12 @@ double Round::Busy() const { return static_cast<double>(cpu_ns) / (seconds * 1e9
 uint64_t Round::Lost() const {
   return Less(load.sent, mode == Mode::kReceive ? subject.received : load.distinct);
 }
-uint64_t Round::LostBeforeSubject() const { return Less(load.sent, subject.received); }
+uint64_t Round::LostBeforeSubject() const {
+  return mode == Mode::kSend ? 0 : Less(load.sent, subject.received);
+}
 uint64_t Round::LostInSubject() const {
-  return mode == Mode::kReceive ? 0 : Less(subject.received, subject.sent);
+  if (mode == Mode::kReceive) return 0;
+  return Less(mode == Mode::kSend ? load.sent : subject.received, subject.sent);
 }
 uint64_t Round::LostAfterSubject() const {
   return mode == Mode::kReceive ? 0 : Less(subject.sent, load.received);

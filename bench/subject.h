@@ -23,8 +23,9 @@ namespace ringsock::bench {
 
 struct SubjectConfig {
   SubjectSpec spec;
-  Mode mode = Mode::kForward;
+  Traffic traffic;
   std::vector<Endpoint> peers;  // by number
+  uint32_t idle_peers = 0;      // more of them, which nothing comes from; only of the engine
   IpAddress address;            // to bind
   std::vector<int> cores;       // one thread on each
   io::LoopOptions engine;

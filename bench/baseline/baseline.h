@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "absl/status/status.h"
@@ -32,6 +33,22 @@ class RouteTable {
   absl::flat_hash_map<uint64_t, sockaddr_in> routes_;
 };
 
+// What a loop sends when it is asked to: the same train to one peer after the other.
+struct Source {
+  std::vector<sockaddr_in> targets;
+  size_t next = 0;
+  uint32_t trains_per_request = 0;
+  uint32_t train = 0;    // packets
+  uint32_t segment = 0;  // bytes of each
+  std::vector<char> bytes;
+
+  sockaddr_in* Next() {
+    sockaddr_in* target = &targets[next];
+    if (++next == targets.size()) next = 0;
+    return target;
+  }
+};
+
 // Packets of one loop.
 struct alignas(64) BaselineTotals {
   uint64_t received = 0;
@@ -44,6 +61,7 @@ struct Baseline {
   int fd = -1;  // bound and blocking, with a receive timeout, so that `stop` is seen
   const RouteTable* routes = nullptr;
   bool receive_only = false;
+  Source* source = nullptr;  // send only: each received packet is a request; null: no
   uint32_t batch = 1;
   const std::atomic<bool>* stop = nullptr;
   std::atomic<uint64_t>* feedback = nullptr;  // of receive_only: packets taken, for the load

@@ -7,6 +7,22 @@
 
 namespace ringsock::bench {
 
+namespace {
+
+void Answer(const Baseline& b) {
+  Source& source = *b.source;
+  for (uint32_t i = 0; i < source.trains_per_request; ++i) {
+    const auto* to = reinterpret_cast<const sockaddr*>(source.Next());
+    for (uint32_t n = 0; n < source.train; ++n) {
+      const char* packet = &source.bytes[size_t{n} * source.segment];
+      const ssize_t sent = sendto(b.fd, packet, source.segment, 0, to, sizeof(sockaddr_in));
+      ++(sent == source.segment ? b.totals->sent : b.totals->failed);
+    }
+  }
+}
+
+}  // namespace
+
 absl::Status RunRecvfrom(const Baseline& b) {
   std::vector<char> buffer(65536);
   while (!b.stop->load(std::memory_order_relaxed)) {
@@ -17,6 +33,10 @@ absl::Status RunRecvfrom(const Baseline& b) {
     if (size < 0) continue;
     b.Received(1);
     if (b.receive_only) continue;
+    if (b.source != nullptr) {
+      Answer(b);
+      continue;
+    }
     const sockaddr_in* to = b.routes->Find(from);
     if (to == nullptr) {
       ++b.totals->unknown;

@@ -1,6 +1,7 @@
 // Many datagrams per system call, each a buffer of its own for the kernel.
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <vector>
 
 #include "bench/baseline/baseline.h"
@@ -22,6 +23,23 @@ void SendAll(const Baseline& b, mmsghdr* messages, uint32_t count) {
     }
     b.totals->sent += sent;
     done += sent;
+  }
+}
+
+// Answers requests, a batch of packets at a time.
+void Answer(const Baseline& b, uint32_t requests, mmsghdr* messages, iovec* vectors) {
+  Source& source = *b.source;
+  for (uint32_t i = 0; i < requests * source.trains_per_request; ++i) {
+    sockaddr_in* to = source.Next();
+    for (uint32_t done = 0; done < source.train;) {
+      const uint32_t count = std::min(b.batch, source.train - done);
+      for (uint32_t k = 0; k < count; ++k) {
+        vectors[k] = {&source.bytes[size_t{done + k} * source.segment], source.segment};
+        messages[k].msg_hdr.msg_name = to;
+      }
+      SendAll(b, messages, count);
+      done += count;
+    }
   }
 }
 
@@ -47,6 +65,10 @@ absl::Status RunRecvmmsg(const Baseline& b) {
     if (n <= 0) continue;
     b.Received(n);
     if (b.receive_only) continue;
+    if (b.source != nullptr) {
+      Answer(b, n, tx.data(), tx_vectors.data());
+      continue;
+    }
     uint32_t count = 0;
     for (int i = 0; i < n; ++i) {
       const sockaddr_in* to = b.routes->Find(from[i]);

@@ -1,6 +1,7 @@
 // Many trains per system call: the kernel hands over merged datagrams and splits them again.
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cstring>
 #include <vector>
@@ -62,6 +63,24 @@ void SendAll(const Baseline& b, Batch* batch, uint32_t count) {
   }
 }
 
+// Answers requests, a batch of trains at a time.
+void Answer(const Baseline& b, uint64_t requests, Batch* batch) {
+  Source& source = *b.source;
+  const auto size = static_cast<uint32_t>(source.bytes.size());
+  for (uint64_t left = requests * source.trains_per_request; left > 0;) {
+    const auto count = static_cast<uint32_t>(std::min<uint64_t>(b.batch, left));
+    for (uint32_t i = 0; i < count; ++i) {
+      batch->packets[i] = source.train;
+      batch->tx_vectors[i] = {source.bytes.data(), size};
+      msghdr& message = batch->tx[i].msg_hdr;
+      message.msg_name = source.Next();
+      SetSegment(&message, &batch->tx_controls[i], size, source.segment);
+    }
+    SendAll(b, batch, count);
+    left -= count;
+  }
+}
+
 }  // namespace
 
 absl::Status RunRecvmmsgGro(const Baseline& b) {
@@ -77,12 +96,14 @@ absl::Status RunRecvmmsgGro(const Baseline& b) {
     }
     const int n = recvmmsg(b.fd, batch.rx.data(), b.batch, MSG_WAITFORONE, nullptr);
     uint32_t count = 0;
+    uint64_t requests = 0;
     for (int i = 0; i < n; ++i) {
       const uint32_t size = batch.rx[i].msg_len;
       const uint32_t segment = ReceivedSegment(batch.rx[i].msg_hdr, size);
       const uint64_t packets = PacketsOf(size, segment);
       b.Received(packets);
-      if (b.receive_only) continue;
+      requests += packets;
+      if (b.receive_only || b.source != nullptr) continue;
       const sockaddr_in* to = b.routes->Find(batch.from[i]);
       if (to == nullptr) {
         b.totals->unknown += packets;
@@ -96,6 +117,7 @@ absl::Status RunRecvmmsgGro(const Baseline& b) {
       ++count;
     }
     SendAll(b, &batch, count);
+    if (b.source != nullptr) Answer(b, requests, &batch);
   }
   return absl::OkStatus();
 }

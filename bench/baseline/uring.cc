@@ -18,7 +18,8 @@ namespace {
 constexpr uint32_t kBuffers = 16;
 constexpr uint32_t kBufferSize = 65536 + 256;  // a train, and the header the kernel writes first
 constexpr uint32_t kEntries = 64;
-constexpr uint64_t kReceive = ~0ull;  // user data; a send's is its buffer
+constexpr uint64_t kReceive = ~0ull;  // user data; a send's is its buffer, or
+constexpr uint64_t kAnswer = ~1ull;   // that of a train that was asked for
 
 class UringLoop {
  public:
@@ -41,6 +42,7 @@ class UringLoop {
   void Return(uint32_t buffer);
   void OnCompletion(const io_uring_cqe& completion);
   void OnReceive(uint32_t buffer, uint32_t size);
+  void Answer();
   std::byte* Data(uint32_t buffer) { return &memory_[size_t{kBufferSize} * buffer]; }
 
   const Baseline& b_;
@@ -51,6 +53,7 @@ class UringLoop {
   std::vector<std::byte> memory_ = std::vector<std::byte>(size_t{kBufferSize} * kBuffers);
   msghdr receive_ = {};
   std::array<Tx, kBuffers> tx_ = {};
+  std::array<Tx, kEntries / 2> answers_ = {};
 };
 
 UringLoop::~UringLoop() {
@@ -61,7 +64,7 @@ UringLoop::~UringLoop() {
 absl::Status UringLoop::Open() {
   io_uring_params params = {};
   params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE;
-  params.cq_entries = 4 * kEntries;
+  params.cq_entries = 16 * kEntries;
   int error = io_uring_queue_init_params(kEntries, &ring_, &params);
   if (error != 0) return absl::UnavailableError(absl::StrCat("io_uring: ", std::strerror(-error)));
   open_ = true;
@@ -124,6 +127,10 @@ void UringLoop::OnReceive(uint32_t buffer, uint32_t size) {
   const uint64_t packets = PacketsOf(length, segment);
   b_.Received(packets);
   if (b_.receive_only) return Return(buffer);
+  if (b_.source != nullptr) {
+    for (uint64_t i = 0; i < packets; ++i) Answer();
+    return Return(buffer);
+  }
   const auto* from = static_cast<const sockaddr_in*>(io_uring_recvmsg_name(out));
   const sockaddr_in* to = b_.routes->Find(*from);
   if (to == nullptr) {
@@ -144,7 +151,30 @@ void UringLoop::OnReceive(uint32_t buffer, uint32_t size) {
   io_uring_sqe_set_data64(entry, buffer);
 }
 
+// The kernel is done with the messages when they have been submitted.
+void UringLoop::Answer() {
+  Source& source = *b_.source;
+  const auto size = static_cast<uint32_t>(source.bytes.size());
+  for (uint32_t i = 0; i < source.trains_per_request; ++i) {
+    Tx& tx = answers_[i];
+    tx.vector = {source.bytes.data(), size};
+    tx.message.msg_name = source.Next();
+    tx.message.msg_namelen = sizeof(sockaddr_in);
+    tx.message.msg_iov = &tx.vector;
+    tx.message.msg_iovlen = 1;
+    SetSegment(&tx.message, &tx.control, size, source.segment);
+    io_uring_sqe* entry = NextEntry();
+    io_uring_prep_sendmsg(entry, b_.fd, &tx.message, 0);
+    io_uring_sqe_set_data64(entry, kAnswer);
+  }
+  io_uring_submit(&ring_);
+}
+
 void UringLoop::OnCompletion(const io_uring_cqe& completion) {
+  if (completion.user_data == kAnswer) {
+    (completion.res > 0 ? b_.totals->sent : b_.totals->failed) += b_.source->train;
+    return;
+  }
   if (completion.user_data != kReceive) {
     const auto buffer = static_cast<uint32_t>(completion.user_data);
     const Tx& tx = tx_[buffer];

@@ -83,6 +83,25 @@ TEST(OptionsTest, RulesBetweenFlags) {
   EXPECT_TRUE(Parse({"echo", "--peers=3"}).ok());
   EXPECT_THAT(Error({"forward", "--flood", "--rate=1k"}), HasSubstr("exclude"));
   EXPECT_THAT(Error({"forward", "--flood", "--window=4"}), HasSubstr("exclude"));
+  EXPECT_THAT(Error({"forward", "--mix", "--rate=1k"}), HasSubstr("exclude"));
+  EXPECT_THAT(Error({"send", "--rate=1k"}), HasSubstr("send:"));
+  EXPECT_THAT(Error({"send", "--mix"}), HasSubstr("send:"));
+}
+
+TEST(OptionsTest, Shapes) {
+  const auto options =
+      Parse({"forward", "--mix", "--interleave=4", "--idle-peers=0", "--size=1000"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_TRUE(options->traffic.mix);
+  EXPECT_EQ(options->traffic.interleave, 4u);
+  EXPECT_EQ(options->idle_peers, 0u);
+  EXPECT_THAT(options->traffic.mixed_sizes(), ::testing::ElementsAre(64, 576, 1000));
+  EXPECT_NEAR(options->traffic.mean_size(), 546.7, 0.1);
+  const auto plain = Parse({"send", "--size=40", "--train=3"});
+  ASSERT_TRUE(plain.ok()) << plain.status();
+  EXPECT_EQ(plain->traffic.mode, Mode::kSend);
+  EXPECT_EQ(plain->idle_peers, 10'000u);
+  EXPECT_EQ(plain->traffic.mean_size(), 40);
 }
 
 TEST(OptionsTest, Subjects) {

@@ -36,7 +36,7 @@ Outcome RunBench(const std::string& arguments) {
 void ExpectEverySubjectMoved(const std::string& arguments) {
   SCOPED_TRACE(arguments);
   const Outcome outcome = RunBench(arguments +
-                                   " --rounds=1 "
+                                   " --rounds=1 --idle-peers=300 "
                                    "--seconds=0.2 --warmup=0.05 --json=- 2>/dev/null");
   ASSERT_EQ(outcome.code, 0);
   const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
@@ -61,6 +61,10 @@ TEST(SmokeTest, Forward) { ExpectEverySubjectMoved("forward --peers=16 --check=1
 TEST(SmokeTest, Singles) { ExpectEverySubjectMoved("forward --train=1 --size=64"); }
 TEST(SmokeTest, Echo) { ExpectEverySubjectMoved("echo --train=5 --peers=3 --rate=20k"); }
 TEST(SmokeTest, Receive) { ExpectEverySubjectMoved("receive --size=1000 --train=10"); }
+TEST(SmokeTest, Send) { ExpectEverySubjectMoved("send --size=1000 --train=10 --peers=7"); }
+TEST(SmokeTest, Mix) {
+  ExpectEverySubjectMoved("forward --mix --train=16 --interleave=3 --peers=100 --check=1");
+}
 
 TEST(SmokeTest, TableOnStandardOutput) {
   const Outcome outcome =
