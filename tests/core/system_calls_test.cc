@@ -1,6 +1,6 @@
-// What a shard asks of the kernel while it echoes packets: every system call of its thread is seen
-// by a tracer (ptrace(2)), which is another process. On io_uring it is the ring alone, and now and
-// then a look at a socket's drop counter.
+// What the packet path asks of the kernel: every system call of a thread is seen by a tracer
+// (ptrace(2)), which is another process. A shard that echoes packets uses the ring alone on
+// io_uring, and now and then looks at a socket's drop counter. A Sender wakes shards that sleep.
 #include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/syscall.h>
@@ -8,10 +8,12 @@
 #include <unistd.h>
 
 #include <atomic>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "core/engine.h"
@@ -29,7 +31,7 @@ constexpr int kSingles = 500;
 struct Shared {
   enum Phase : int { kStarting, kCounting, kDone };
   std::atomic<int> phase{kStarting};
-  std::atomic<pid_t> shard{0};
+  std::atomic<pid_t> thread{0};  // the traced one
   std::atomic<bool> traced{false};
 };
 
@@ -37,7 +39,7 @@ class Echo final : public Handler {
  public:
   explicit Echo(Shared* shared) : shared_(shared) {}
   absl::Status OnShardStart(Shard&) override {
-    shared_->shard = gettid();
+    shared_->thread = gettid();
     return absl::OkStatus();
   }
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
@@ -85,11 +87,57 @@ int RunEngine(io::Backend backend, Shared* shared) {
   return testing::Test::HasFailure() ? 5 : 0;
 }
 
+class Silent final : public Handler {
+ public:
+  void OnReceive(Shard&, std::span<const ReceivedTrain>) override {}
+};
+
+// The traced thread, in the other process, sends to a shard that looks for work without a pause, or
+// that sleeps as soon as it may.
+int RunSender(io::Backend backend, bool asleep, Shared* shared) {
+  EngineOptions options;
+  options.shards = 1;
+  options.pin_threads = false;
+  options.io.backend = backend;
+  options.io.spin = asleep ? Duration::zero() : std::chrono::hours(1);
+  Silent silent;
+  auto engine = Engine::Start(options, &silent);
+  RemoteHost host;
+  if (!engine.ok() || !host.ok()) return 2;
+  const auto peer = (*engine)->CreateEndpoint(KeyNumber(1), host.text());
+  if (!peer.ok()) return 3;
+  bool failed = false;
+  std::thread([&] {
+    const auto sender = *(*engine)->NewSender();
+    const std::string packet = Message(4, "out");
+    const auto send = [&] {
+      failed |= sender->Send(*peer, TrainOf(packet)) != SendResult::kOk;
+      sender->Flush();
+    };
+    send();  // its shard is awake from here on, unless it sleeps again
+    host.Receive();
+    shared->thread = gettid();
+    failed |= !WaitUntil([shared] { return shared->traced.load(); });
+    shared->phase = Shared::kCounting;
+    for (int i = 0; i < kSingles; ++i) {
+      send();
+      if (asleep) host.Receive();
+    }
+    shared->phase = Shared::kDone;
+  }).join();
+  failed |= !WaitUntil([&] {
+    const auto path = static_cast<size_t>(PathKind::kDirectV4);
+    return (*engine)->Counters().paths[path].tx_packets == kSingles + 1;
+  });
+  (*engine)->Close();
+  return failed || testing::Test::HasFailure() ? 5 : 0;
+}
+
 // By number, the system calls of the thread between the two phases.
 std::map<long, int> Trace(Shared* shared) {
   std::map<long, int> calls;
-  if (!WaitUntil([shared] { return shared->shard.load() != 0; })) return calls;
-  const pid_t tid = shared->shard;
+  if (!WaitUntil([shared] { return shared->thread.load() != 0; })) return calls;
+  const pid_t tid = shared->thread;
   if (ptrace(PTRACE_SEIZE, tid, nullptr, PTRACE_O_TRACESYSGOOD) != 0 ||
       ptrace(PTRACE_INTERRUPT, tid, nullptr, nullptr) != 0) {
     ADD_FAILURE() << "ptrace: " << strerror(errno);
@@ -114,30 +162,44 @@ std::map<long, int> Trace(Shared* shared) {
   return calls;
 }
 
-class SystemCallsTest : public testing::TestWithParam<io::Backend> {};
-
-TEST_P(SystemCallsTest, OnlyThoseOfTheLoop) {
-  if (const auto loop = io::CreateLoop({.backend = GetParam()}); !loop.ok()) {
-    GTEST_SKIP() << loop.status().ToString();
+class SystemCallsTest : public testing::TestWithParam<io::Backend> {
+ protected:
+  void SetUp() override {
+    if (const auto loop = io::CreateLoop({.backend = GetParam()}); !loop.ok()) {
+      GTEST_SKIP() << loop.status().ToString();
+    }
+    void* const memory =
+        mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    ASSERT_NE(memory, MAP_FAILED);
+    shared_ = new (memory) Shared;
   }
-  void* const memory =
-      mmap(nullptr, sizeof(Shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
-  ASSERT_NE(memory, MAP_FAILED);
-  auto* const shared = new (memory) Shared;
+  void TearDown() override {
+    if (shared_ != nullptr) munmap(shared_, sizeof(Shared));
+  }
+  // What the thread that `run` names asked for, in a process of its own.
+  std::map<long, int> CallsOf(const std::function<int()>& run) {
+    const pid_t child = fork();
+    EXPECT_GE(child, 0);
+    if (child == 0) _exit(run());
+    std::map<long, int> calls = Trace(shared_);
+    int status = 0;
+    EXPECT_EQ(waitpid(child, &status, 0), child);
+    EXPECT_EQ(status, 0);
+    return calls;
+  }
+  bool uring() const { return GetParam() == io::Backend::kUring; }
+
+  Shared* shared_ = nullptr;
+};
+
+TEST_P(SystemCallsTest, AShardMakesOnlyThoseOfTheLoop) {
   const Instant start = SystemClock().Now();
-  const pid_t child = fork();
-  ASSERT_GE(child, 0);
-  if (child == 0) _exit(RunEngine(GetParam(), shared));
-  const std::map<long, int> calls = Trace(shared);
-  int status = 0;
-  ASSERT_EQ(waitpid(child, &status, 0), child);
-  EXPECT_EQ(status, 0);
+  const std::map<long, int> calls = CallsOf([&] { return RunEngine(GetParam(), shared_); });
   const auto took = (SystemClock().Now() - start) / std::chrono::milliseconds(1);
 
-  const bool uring = GetParam() == io::Backend::kUring;
-  const std::set<long> loops = uring ? std::set<long>{SYS_io_uring_enter}
-                                     : std::set<long>{SYS_recvmmsg, SYS_sendmmsg, SYS_epoll_wait,
-                                                      SYS_epoll_pwait2, SYS_ppoll};
+  const std::set<long> loops = uring() ? std::set<long>{SYS_io_uring_enter}
+                                       : std::set<long>{SYS_recvmmsg, SYS_sendmmsg, SYS_epoll_wait,
+                                                        SYS_epoll_pwait2, SYS_ppoll};
   int of_loop = 0;
   for (const auto& [number, count] : calls) {
     if (loops.contains(number)) {
@@ -152,10 +214,25 @@ TEST_P(SystemCallsTest, OnlyThoseOfTheLoop) {
   EXPECT_GT(of_loop, 0);
   // A train, or a single packet, that comes alone: one call to wait for it and one to send it; the
   // other backend asks until there is nothing left. The rest is leave for interrupted waits.
-  const int per_turn = uring ? 3 : 6;
+  const int per_turn = uring() ? 3 : 6;
   EXPECT_LE(of_loop, per_turn * (kTrains + kSingles));
   RecordProperty("calls", of_loop);
-  munmap(memory, sizeof(Shared));
+}
+
+TEST_P(SystemCallsTest, ASenderMakesNoneWhileItsShardIsAwake) {
+  const std::map<long, int> calls =
+      CallsOf([&] { return RunSender(GetParam(), /*asleep=*/false, shared_); });
+  for (const auto& [number, count] : calls) {
+    ADD_FAILURE() << count << " system calls of number " << number;
+  }
+}
+
+// The eventfd is written once for a sleep, however many packets follow.
+TEST_P(SystemCallsTest, ASenderWakesASleeperOnce) {
+  std::map<long, int> calls =
+      CallsOf([&] { return RunSender(GetParam(), /*asleep=*/true, shared_); });
+  EXPECT_GT(calls[SYS_write], 0);
+  EXPECT_LE(calls[SYS_write], kSingles);
 }
 
 INSTANTIATE_TEST_SUITE_P(All, SystemCallsTest,
