@@ -95,6 +95,15 @@ struct EngineOptions {
   uint32_t shards = 0;
   // Pin shard i to the i-th allowed core.
   bool pin_threads = true;
+  // Which shard a received packet comes to, where there are several:
+  //   kNone           the kernel's hash of both addresses and ports;
+  //   kSource         a hash of the peer's address and port alone: a peer stays on its shard when
+  //                   ours change, through rebinds and restarts;
+  //   kReceiverIndex  the index that the packet carries, modulo `shards`: a peer stays on its
+  //                   shard wherever it roams, if the embedder gives it indices that say so.
+  // io::SteeredSocket() (io/steering.h) says which shard it is. What a relay brings comes to the
+  // shard that serves its peer, whatever this says.
+  io::Steering steering = io::Steering::kNone;
   // Bytes of kernel buffer per socket and direction.
   int socket_buffer = io::kDefaultSocketBuffer;
   // The most peers at one time. Memory grows with use, not with this bound.

@@ -32,6 +32,7 @@ void EngineImpl::StartNetwork(const EngineParts& parts) {
                             .links = std::move(links),
                             .port = port(),
                             .fixed_port = options_.port != 0,
+                            .one_by_one = options_.steering != io::Steering::kNone,
                             .min_interval = options_.network.min_rebind_interval,
                             .rebound = [this](const RebindResult& result) { OnRebound(result); }});
   control_->AddPart(rebinder_.get());

@@ -44,11 +44,12 @@ std::string EngineOptions::ToString() const {
   return absl::StrCat(
       "port=", port, " ipv4=", ipv4 ? bind_v4.ToString() : "off",
       " ipv6=", ipv6 ? bind_v6.ToString() : "off", " shards=", shards, " pin_threads=", pin_threads,
-      " socket_buffer=", socket_buffer, " max_peers=", max_peers,
-      " sender_ring_packets=", sender_ring_packets, " max_senders=", max_senders, " ",
-      relay.ToString(), " ", network.ToString(), " backend=", backend, " gso=", io.gso,
-      " gro=", io.gro, " zero_copy=", io.zero_copy, " rx_buffers=", io.rx_buffers,
-      " rx_batch=", io.rx_batch, " tx_queue=", io.tx_queue, " tx_slabs=", io.tx_slabs,
+      " steering=", io::SteeringName(steering), " socket_buffer=", socket_buffer,
+      " max_peers=", max_peers, " sender_ring_packets=", sender_ring_packets,
+      " max_senders=", max_senders, " ", relay.ToString(), " ", network.ToString(),
+      " backend=", backend, " gso=", io.gso, " gro=", io.gro, " zero_copy=", io.zero_copy,
+      " rx_buffers=", io.rx_buffers, " rx_batch=", io.rx_batch, " tx_queue=", io.tx_queue,
+      " tx_slabs=", io.tx_slabs,
       " spin_us=", std::chrono::duration_cast<std::chrono::microseconds>(io.spin).count());
 }
 

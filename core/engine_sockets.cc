@@ -48,6 +48,8 @@ absl::Status EngineImpl::OpenAllSockets(uint16_t port) {
         }
       }
       config.reuse_port = shared;
+      config.steering = options_.steering;
+      config.steering_sockets = static_cast<uint32_t>(shards_.size());
       absl::StatusOr<Endpoint> local = shards_[i]->OpenSocket(config);
       if (!local.ok()) {
         // A host without IPv6 is no reason to refuse IPv4 (spec: SEND-6).

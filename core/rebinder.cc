@@ -92,7 +92,9 @@ void Rebinder::StartRound(Step step, uint16_t port, size_t first, size_t end) {
 }
 
 void Rebinder::SendCommands() {
-  for (size_t i = 0; i < round_->results.size(); ++i) {
+  const size_t done = round_->results.size() - round_->running.load(std::memory_order_acquire);
+  const size_t end = env_.one_by_one ? done + 1 : round_->results.size();
+  for (size_t i = 0; i < std::min(end, round_->results.size()); ++i) {
     Round::Result& result = round_->results[i];
     if (result.sent) continue;
     // Its order may be lost with a shard that stops: nobody waits for it then.

@@ -64,10 +64,11 @@ class Rebinder final : public ControlPart {
  public:
   struct Environment {
     Control* control = nullptr;
-    std::vector<ShardLink*> links;                               // of the shards
-    uint16_t port = 0;                                           // that they have
-    bool fixed_port = false;                                     // another one would not do
-    Duration min_interval{};                                     // of rebinds for send errors
+    std::vector<ShardLink*> links;  // of the shards
+    uint16_t port = 0;              // that they have
+    bool fixed_port = false;        // another one would not do
+    bool one_by_one = false;  // one shard at a time: which one has which place in the group counts
+    Duration min_interval{};  // of rebinds for send errors
     std::function<void(const RebindResult&)> rebound = nullptr;  // after each
   };
   using Done = std::function<void(const absl::Status&)>;

@@ -152,13 +152,22 @@ void ReadWireGuard(JsonObject& object, Config* config) {
 }
 
 void ReadEngine(JsonObject& object, Config* config) {
-  object.AllowKeys({"shards", "pin_threads", "backend", "gso", "gro", "zero_copy", "spin_us",
-                    "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6", "relay_queue_bytes",
-                    "relay_queue_ms", "netcheck", "port_mapping"});
+  object.AllowKeys({"shards", "pin_threads", "steering", "backend", "gso", "gro", "zero_copy",
+                    "spin_us", "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6",
+                    "relay_queue_bytes", "relay_queue_ms", "netcheck", "port_mapping"});
   int64_t shards = config->shards;
   object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
   object.Bool("pin_threads", &config->pin_threads);
+  object.Text("steering", false, [config](absl::string_view text) {
+    for (const io::Steering steering :
+         {io::Steering::kNone, io::Steering::kSource, io::Steering::kReceiverIndex}) {
+      if (text != io::SteeringName(steering)) continue;
+      config->steering = steering;
+      return absl::OkStatus();
+    }
+    return Invalid("must be \"none\", \"source\" or \"receiver_index\"");
+  });
   object.Text("backend", false, [config](absl::string_view text) {
     if (text == "auto")
       config->io.backend = io::Backend::kAuto;

@@ -77,6 +77,7 @@ struct Config {
   // Engine options.
   uint32_t shards = 0;  // 0: one per core
   bool pin_threads = true;
+  io::Steering steering = io::Steering::kNone;  // which shard gets a peer's packets
   bool ipv4 = true;
   bool ipv6 = true;
   IpAddress bind_v4 = IpAddress::AnyV4();

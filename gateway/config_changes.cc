@@ -65,6 +65,7 @@ absl::Status CheckReloadable(const Config& now, const Config& next) {
   fixed.Look("derp_roots_file", now.derp_roots_file, next.derp_roots_file);
   fixed.Look("engine.shards", now.shards, next.shards);
   fixed.Look("engine.pin_threads", now.pin_threads, next.pin_threads);
+  fixed.Look("engine.steering", now.steering, next.steering);
   fixed.Look("engine.backend", now.io.backend, next.io.backend);
   fixed.Look("engine.gso", now.io.gso, next.io.gso);
   fixed.Look("engine.gro", now.io.gro, next.io.gro);

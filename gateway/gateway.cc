@@ -33,6 +33,7 @@ EngineOptions OptionsOf(const Config& config) {
   options.bind_v6 = config.bind_v6;
   options.shards = config.shards;
   options.pin_threads = config.pin_threads;
+  options.steering = config.steering;
   options.socket_buffer = config.socket_buffer;
   options.io = config.io;
   options.relay.queue_bytes = config.relay_queue.bytes;

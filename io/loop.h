@@ -23,6 +23,7 @@
 #include "absl/status/statusor.h"
 #include "base/clock.h"
 #include "base/endpoint.h"
+#include "io/steering.h"
 
 namespace ringsock::io {
 
@@ -67,7 +68,11 @@ using SocketId = uint32_t;
 
 struct UdpConfig {
   Endpoint bind;               // the address family follows from it; port 0 lets the kernel choose
-  bool reuse_port = false;     // several loops share one port; the kernel spreads remote addresses
+  bool reuse_port = false;     // several loops share one port
+  // How datagrams are dealt to the sockets that share it, and how many of them there will be. Where
+  // the kernel cannot (before Linux 4.5), its hash does it, and the log says so.
+  Steering steering = Steering::kNone;
+  uint32_t steering_sockets = 0;
   std::string device = {};     // hold the socket to this network device (SO_BINDTODEVICE); "" = any
   bool local_address = false;  // fill RxTrain::to (IP_PKTINFO / IPV6_RECVPKTINFO)
   int receive_buffer = kDefaultSocketBuffer;  // bytes; SO_RCVBUFFORCE first, then SO_RCVBUF

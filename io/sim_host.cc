@@ -4,6 +4,7 @@
 #include <cerrno>
 
 #include "absl/strings/str_cat.h"
+#include "io/steering.h"
 
 namespace ringsock::io {
 namespace {
@@ -84,7 +85,25 @@ absl::Status SimHost::Bind(SimSocket* socket) {
 
 void SimHost::Release(SimSocket* socket) { std::erase(sockets_, socket); }
 
-SimSocket* SimHost::FindSocket(const Endpoint& to, const Endpoint& from) const {
+absl::Status SimHost::Rebind(SimSocket* socket, uint16_t port) {
+  const uint16_t bound_port = socket->config.bind.port;
+  const Endpoint local = socket->local;
+  const auto place = std::find(sockets_.begin(), sockets_.end(), socket) - sockets_.begin();
+  Release(socket);
+  socket->config.bind.port = port;
+  const absl::Status bound = Bind(socket);
+  if (bound.ok()) {
+    sockets_.pop_back();
+  } else {
+    socket->config.bind.port = bound_port;
+    socket->local = local;
+  }
+  sockets_.insert(sockets_.begin() + place, socket);
+  return bound;
+}
+
+SimSocket* SimHost::FindSocket(const Datagram& datagram) const {
+  const Endpoint& to = datagram.to;
   const SimAddress* address = Find(to.ip);
   if (address == nullptr) return nullptr;
   std::vector<SimSocket*> best;
@@ -100,7 +119,13 @@ SimSocket* SimHost::FindSocket(const Endpoint& to, const Endpoint& from) const {
     if (score == best_score) best.push_back(socket);
   }
   if (best.empty()) return nullptr;
-  return best[HashEndpoint(from, kReusePortSeed) % best.size()];
+  const UdpConfig& config = best[0]->config;
+  if (config.steering != Steering::kNone && config.steering_sockets > 1) {
+    const uint32_t place =
+        SteeredSocket(config.steering, datagram.from, datagram.payload, config.steering_sockets);
+    if (place < best.size()) return best[place];
+  }
+  return best[HashEndpoint(datagram.from, kReusePortSeed) % best.size()];
 }
 
 const SimAddress* SimHost::SelectSource(const SimSocket& socket, const IpAddress& to,

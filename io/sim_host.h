@@ -38,11 +38,11 @@ class SimHost {
   // Binds as the kernel would; fills socket->local. Errors as OpenUdpSocket (io/udp_socket.h).
   absl::Status Bind(SimSocket* socket);
   void Release(SimSocket* socket);
-  // As if it had not been released.
-  void Restore(SimSocket* socket) { sockets_.push_back(socket); }
+  // Binds it to `port` (0: any) instead; it keeps its place in a group. An error changes nothing.
+  absl::Status Rebind(SimSocket* socket, uint16_t port);
   // The socket that gets a datagram: one bound to the address before one bound to all; within a
-  // reuse_port group by the hash of the sender. Null: nobody.
-  SimSocket* FindSocket(const Endpoint& to, const Endpoint& from) const;
+  // reuse_port group by UdpConfig::steering, else by the hash of the sender. Null: nobody.
+  SimSocket* FindSocket(const Datagram& datagram) const;
   // Source address for a datagram, or in *error why there is none.
   const SimAddress* SelectSource(const SimSocket& socket, const IpAddress& to,
                                  const IpAddress& wanted, int* error) const;

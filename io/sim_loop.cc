@@ -57,17 +57,7 @@ void SimLoop::CloseUdp(SocketId id) {
 absl::StatusOr<Reopened> SimLoop::ReopenUdp(SocketId id, uint16_t port) {
   SimSocket* socket = Find(id);
   if (socket == nullptr) return absl::NotFoundError("no such socket");
-  const uint16_t bound_port = socket->config.bind.port;
-  const Endpoint local = socket->local;
-  network_->Release(socket);
-  socket->config.bind.port = port;
-  const absl::Status bound = network_->Bind(socket);
-  if (!bound.ok()) {
-    socket->config.bind.port = bound_port;
-    socket->local = local;
-    network_->Restore(socket);
-    return bound;
-  }
+  if (absl::Status bound = network_->Rebind(socket, port); !bound.ok()) return bound;
   socket->faults.sends.clear();
   return Reopened{.local = socket->local};
 }

@@ -202,7 +202,7 @@ void SimNetwork::Deliver(Event event) {
   const bool local = datagram->origin == event.host && datagram->hops == 0;
   if (datagram->segment.has_value()) return DeliverSegment(event.host, std::move(*datagram));
   if (host->udp_blocked && !local) return Drop(SimEvent::kUdpBlocked, *datagram);
-  SimSocket* socket = host->FindSocket(datagram->to, datagram->from);
+  SimSocket* socket = host->FindSocket(*datagram);
   if (socket == nullptr) return Drop(SimEvent::kNoSocket, *datagram);
   const size_t footprint = Footprint(datagram->payload.size());
   const auto room = static_cast<size_t>(std::max(0, socket->config.receive_buffer));

@@ -110,7 +110,9 @@ class SimNetwork {
   // --- For SimLoop ---
   absl::Status Bind(SimSocket* socket) { return Get(socket->host)->Bind(socket); }
   void Release(SimSocket* socket) { Get(socket->host)->Release(socket); }
-  void Restore(SimSocket* socket) { Get(socket->host)->Restore(socket); }
+  absl::Status Rebind(SimSocket* socket, uint16_t port) {
+    return Get(socket->host)->Rebind(socket, port);
+  }
   void Unregister(SimLoop* loop);
   // Takes a train or a datagram as the kernel would: 0 or a positive errno.
   int Inject(const SimSocket& socket, const TxTrain& part);

@@ -1,9 +1,16 @@
-// The order is: open the new one on the same port (SO_REUSEPORT on both), connect the old one to
-// where nothing comes from, read it empty, close it.
+// The order is: open the new one on the same port (SO_REUSEPORT on both), tell the kernel to give
+// the old one nothing more, read it empty, close it.
 //
-// Connecting is what tells the kernel to give a socket nothing more: one that is bound to all
-// addresses gets a source address by it and so leaves the group of sockets that share the port
-// (udp_lib_rehash); the others are skipped in the group (reuseport_select_sock, since Linux 5.4).
+// What tells the kernel is to hold the old one to a network device that does not exist. By that it
+// leaves the group of sockets that share the port (udp_lib_rehash), and its place in the group is
+// taken by the one that joined last (reuseport_detach_sock), which is the new one: so a program
+// that deals by places (io/steering.h), which gave the new one nothing before, gives it what was
+// the old one's. That holds as long as sockets of a group are replaced one after the other.
+//
+// Where that is not to be had (before Linux 5.0, or held to a device already), the old one is
+// connected to where nothing comes from. One that is bound to all addresses gets a source address
+// by it and so leaves the group too; the others are skipped in it by the kernel's hash
+// (reuseport_select_sock, since Linux 5.4), and by a program are not.
 #include "io/udp_reopen.h"
 
 #include <netinet/in.h>
@@ -11,6 +18,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <limits>
 #include <memory>
 #include <utility>
 
@@ -30,7 +38,13 @@ bool SetReusePort(int fd, bool on) {
   return setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &value, sizeof value) == 0;
 }
 
+// No device has it: they are numbered from 1.
+constexpr int kNoDevice = std::numeric_limits<int>::max();
+
 bool StopReceiving(const UdpSocket& old) {
+  if (setsockopt(old.fd.get(), SOL_SOCKET, SO_BINDTOIFINDEX, &kNoDevice, sizeof kNoDevice) == 0) {
+    return true;
+  }
   Endpoint nowhere = old.local;
   // An address of this host needs no route, so it works without any network.
   if (old.local.ip.IsUnspecified()) {

@@ -6,6 +6,7 @@
 #include <netinet/udp.h>
 #include <sys/socket.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstring>
 #include <string>
@@ -13,7 +14,9 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/log.h"
 #include "io/socket_error.h"
+#include "io/steering.h"
 
 namespace ringsock::io {
 namespace {
@@ -56,6 +59,17 @@ bool KernelHasSegmentation(int fd) {
   return getsockopt(fd, SOL_UDP, UDP_SEGMENT, &value, &length) == 0;
 }
 
+// Not before the bind, which is what puts a socket into the group that the program belongs to.
+void Steer(int fd, const UdpConfig& config) {
+  if (AttachSteering(fd, config.bind.IsV4(), config.steering, config.steering_sockets)) return;
+  static std::atomic<bool> said = false;
+  if (said.exchange(true)) return;
+  Log().warn(
+      "io: this kernel takes no program that steers datagrams by {} (SO_ATTACH_REUSEPORT_CBPF: "
+      "{}): its own hash deals them to the shards",
+      SteeringName(config.steering), strerror(errno));
+}
+
 }  // namespace
 
 absl::StatusOr<UdpSocket> OpenUdpSocket(const UdpConfig& config, bool gso, bool gro) {
@@ -83,6 +97,9 @@ absl::StatusOr<UdpSocket> OpenUdpSocket(const UdpConfig& config, bool gso, bool 
     return Error(config, "getsockname", errno);
   }
   result.local = Endpoint::FromSockaddr(address);
+  if (config.reuse_port && config.steering != Steering::kNone && config.steering_sockets > 1) {
+    Steer(fd, config);
+  }
   return result;
 }
 

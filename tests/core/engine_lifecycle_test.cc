@@ -260,7 +260,7 @@ TEST(EngineOptionsTest, AllOptionsArePrinted) {
   const std::string text = EngineOptions{}.ToString();
   for (const char* name :
        {"port=0", "ipv4=0.0.0.0", "ipv6=::", "shards=0", "backend=auto", "gso=1", "gro=1",
-        "zero_copy=1", "max_senders=64", "relay.idle_timeout_ms=60000"}) {
+        "zero_copy=1", "steering=none", "max_senders=64", "relay.idle_timeout_ms=60000"}) {
     EXPECT_NE(text.find(name), std::string::npos) << name;
   }
 }

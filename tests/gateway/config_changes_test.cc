@@ -64,6 +64,7 @@ TEST(CheckReloadableTest, WhatTakesARestartIsNamed) {
       {"derp_roots_file", [](Config* c) { c->derp_roots_file = "x"; }},
       {"engine.shards", [](Config* c) { c->shards = 9; }},
       {"engine.pin_threads", [](Config* c) { c->pin_threads = false; }},
+      {"engine.steering", [](Config* c) { c->steering = io::Steering::kSource; }},
       {"engine.backend", [](Config* c) { c->io.backend = io::Backend::kMmsg; }},
       {"engine.gso", [](Config* c) { c->io.gso = false; }},
       {"engine.gro", [](Config* c) { c->io.gro = false; }},

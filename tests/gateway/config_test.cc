@@ -54,8 +54,9 @@ TEST(ConfigTest, Everything) {
     "listen_port": 0, "local_port": 65535, "loopback_range": "127.128.0.0/9",
     "log_level": "debug",
     "engine": {"shards": 3, "pin_threads": false, "backend": "mmsg", "gso": false, "gro": false,
-               "zero_copy": false, "spin_us": 50, "socket_buffer": 8192, "ipv4": true,
-               "ipv6": false, "bind_ipv4": "192.0.2.1", "bind_ipv6": "::1"},
+               "steering": "receiver_index", "zero_copy": false, "spin_us": 50,
+               "socket_buffer": 8192, "ipv4": true, "ipv6": false,
+               "bind_ipv4": "192.0.2.1", "bind_ipv6": "::1"},
     "peers": [
       {"name": "a", "public_key": "Cp12ZWOjLKjkJaudNvN1GFTIACpxpTFCmRgdJxVCPHk=",
        "endpoints": ["127.3.3.40:2", "192.0.2.7:1", "[2001:db8::1]:65535"]},
@@ -68,6 +69,7 @@ TEST(ConfigTest, Everything) {
   EXPECT_EQ(config->log_level, "debug");
   EXPECT_EQ(config->shards, 3u);
   EXPECT_FALSE(config->pin_threads);
+  EXPECT_EQ(config->steering, io::Steering::kReceiverIndex);
   EXPECT_EQ(config->io.backend, io::Backend::kMmsg);
   EXPECT_FALSE(config->io.gso || config->io.gro || config->io.zero_copy);
   EXPECT_EQ(config->io.spin, std::chrono::microseconds(50));
@@ -143,6 +145,7 @@ const BadCase kValues[] = {
     {"PeerType", Text("[1]"), "peers[0]: must be an object, not number"},
     {"BoolType", Text("[]", R"("engine": {"gso": 1}, )"),
      "engine.gso: must be true or false, not number"},
+    {"Steering", Text("[]", R"("engine": {"steering": "hash"}, )"), "engine.steering: \"hash\""},
     {"Backend", Text("[]", R"("engine": {"backend": "epoll"}, )"), "engine.backend: \"epoll\""},
     {"Shards", Text("[]", R"("engine": {"shards": 129}, )"),
      "engine.shards: 129 is not a whole number from 0 to 128"},
