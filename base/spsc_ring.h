@@ -7,12 +7,11 @@
 #include <atomic>
 #include <bit>
 #include <cstddef>
-#include <memory>
 #include <utility>
 
-namespace ringsock {
+#include "base/cache_line.h"
 
-inline constexpr size_t kCacheLine = 64;
+namespace ringsock {
 
 // Holds at least `capacity` elements (rounded up to a power of two). T is default constructible and
 // is reused in place: Reserve/Publish and Front/Pop hand out the slot itself, so that a slot with a
@@ -22,7 +21,7 @@ class SpscRing {
  public:
   explicit SpscRing(size_t capacity)
       : mask_(std::bit_ceil(capacity == 0 ? size_t{1} : capacity) - 1),
-        slots_(std::make_unique<T[]>(mask_ + 1)) {}
+        slots_(mask_ + 1) {}
 
   SpscRing(const SpscRing&) = delete;
   SpscRing& operator=(const SpscRing&) = delete;
@@ -73,7 +72,7 @@ class SpscRing {
 
  private:
   const size_t mask_;
-  const std::unique_ptr<T[]> slots_;
+  CacheLineVector<T> slots_;
   alignas(kCacheLine) std::atomic<size_t> tail_{0};
   size_t head_seen_ = 0;  // producer's
   alignas(kCacheLine) std::atomic<size_t> head_{0};

@@ -65,8 +65,9 @@ struct Bind::Queue {
     PacketRing ring;
     const PacketRecord* current = nullptr;  // shown in part
     uint32_t offset = 0;                    // of what has not been shown of it
-    std::atomic<uint64_t> dropped{0};       // written by the shard
     std::atomic<uint64_t> peer_gone{0};     // written by the receiving side
+    // Written by the shard.
+    alignas(kCacheLine) std::atomic<uint64_t> dropped{0};
 
     // Goes on to a record that may be shown. False if there is none.
     bool Continue(const PeerTable& peers) {

@@ -10,11 +10,10 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <memory>
 #include <utility>
 
+#include "base/cache_line.h"
 #include "base/endpoint.h"
-#include "base/spsc_ring.h"
 #include "core/engine.h"
 
 namespace ringsock {
@@ -47,8 +46,8 @@ class TrainRing {
         byte_mask_(std::bit_ceil(
                        std::max((record_mask_ + 1) * kBytesPerRecord, 2 * (io::kMaxDatagram + 1))) -
                    1),
-        records_(std::make_unique<Slot[]>(record_mask_ + 1)),
-        bytes_(std::make_unique_for_overwrite<std::byte[]>(byte_mask_ + 1)) {}
+        records_(record_mask_ + 1),
+        bytes_(NewCacheLineBytes(byte_mask_ + 1)) {}
   TrainRing(const TrainRing&) = delete;
   TrainRing& operator=(const TrainRing&) = delete;
 
@@ -175,8 +174,8 @@ class TrainRing {
 
   const size_t record_mask_;
   const size_t byte_mask_;
-  const std::unique_ptr<Slot[]> records_;
-  const std::unique_ptr<std::byte[]> bytes_;
+  CacheLineVector<Slot> records_;
+  const CacheLineBytes bytes_;
 
   alignas(kCacheLine) std::atomic<size_t> tail_{0};
   size_t byte_tail_ = 0;  // producer's, like the next three

@@ -11,7 +11,7 @@
 
 namespace ringsock {
 
-class SenderQueues::SenderImpl final : public Sender {
+class alignas(kCacheLine) SenderQueues::SenderImpl final : public Sender {
  public:
   SenderImpl(SenderQueues* queues, size_t index, Place* place, Quiescence::Reader reader)
       : queues_(*queues),
@@ -115,8 +115,7 @@ SenderQueues::SenderQueues(std::vector<io::Loop*> loops, const Paths& paths, uin
       words_((std::max<size_t>(max_senders, 1) + 63) / 64),
       pending_(std::make_unique<PendingWord[]>(loops_.size() * words_)),
       places_(std::make_unique<std::unique_ptr<Place>[]>(max_senders)),
-      max_places_(max_senders),
-      drained_(std::make_unique<uint64_t[]>(loops_.size() * words_)) {}
+      max_places_(max_senders) {}
 
 SenderQueues::~SenderQueues() = default;
 
@@ -154,7 +153,7 @@ bool SenderQueues::Pending(uint32_t shard) const {
 
 void SenderQueues::Release(uint32_t shard) {
   for (size_t word = 0; word < words_; ++word) {
-    uint64_t bits = std::exchange(drained_[shard * words_ + word], 0);
+    uint64_t bits = std::exchange(Drained(shard, word), 0);
     for (; bits != 0; bits &= bits - 1) {
       places_[word * 64 + static_cast<size_t>(std::countr_zero(bits))]->rings[shard]->Release();
     }

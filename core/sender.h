@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "base/cache_line.h"
 #include "core/counters.h"
 #include "core/engine.h"
 #include "core/packet_ring.h"
@@ -65,9 +66,11 @@ class SenderQueues {
     ShardCounters counters;                          // written by the Sender's thread
     bool taken = false;                              // guarded by mutex_
   };
-  // One bit for each place, on a cache line of its own for each shard.
+  // One bit for each place, for each shard: what Senders tell it, and on a line of its own what it
+  // has to release.
   struct alignas(kCacheLine) PendingWord {
     std::atomic<uint64_t> bits{0};
+    alignas(kCacheLine) uint64_t drained = 0;
   };
 
   void Publish(uint32_t shard, size_t place);
@@ -75,6 +78,9 @@ class SenderQueues {
   void CountLeftovers(Place& place);
   std::atomic<uint64_t>& Word(uint32_t shard, size_t word) const {
     return pending_[shard * words_ + word].bits;
+  }
+  uint64_t& Drained(uint32_t shard, size_t word) const {
+    return pending_[shard * words_ + word].drained;
   }
 
   const std::vector<io::Loop*> loops_;
@@ -85,7 +91,6 @@ class SenderQueues {
   // Entries are written before their bit is first set, so shards may read them without the lock.
   const std::unique_ptr<std::unique_ptr<Place>[]> places_;
   const size_t max_places_;
-  std::unique_ptr<uint64_t[]> drained_;  // by shard and word: places to release; the shard's
   std::atomic<bool> closed_{false};
   mutable std::mutex mutex_;
   size_t made_ = 0;  // places that exist, guarded by mutex_
@@ -97,7 +102,7 @@ size_t SenderQueues::Drain(uint32_t shard, size_t budget, Deliver&& deliver) {
   for (size_t word = 0; word < words_; ++word) {
     if (Word(shard, word).load(std::memory_order_relaxed) == 0) continue;
     uint64_t bits = Word(shard, word).exchange(0, std::memory_order_acquire);
-    drained_[shard * words_ + word] |= bits;
+    Drained(shard, word) |= bits;
     uint64_t unfinished = 0;
     for (; bits != 0; bits &= bits - 1) {
       const auto bit = static_cast<size_t>(std::countr_zero(bits));

@@ -16,8 +16,8 @@
 
 #include <array>
 #include <cstdint>
-#include <vector>
 
+#include "base/cache_line.h"
 #include "gateway/path_addresses.h"
 
 namespace ringsock::gateway {
@@ -91,7 +91,7 @@ class PathAssigner {
   uint32_t left_;
   std::array<Queue, kPathClasses> queues_;
   // Open addressing, linear probing, at most half full; kNoAddress is an empty place.
-  std::vector<AddressOffset> map_;
+  CacheLineVector<AddressOffset> map_;
 };
 
 }  // namespace ringsock::gateway

@@ -13,10 +13,10 @@
 #include <array>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/cache_line.h"
 #include "io/control_message.h"
 #include "io/epoll_streams.h"
 #include "io/receive_errors.h"
@@ -41,7 +41,7 @@ constexpr uint32_t kFirstSocket = 2;
 // Turns that busy sockets may take before idle ones are looked at again.
 constexpr uint32_t kIdleCheckTurns = 8;
 
-struct Socket {
+struct alignas(kCacheLine) Socket {
   Socket(SocketId id, UdpSocket opened, UdpHandler* handler, uint32_t tx_queue)
       : id(id), udp(std::move(opened)), handler(handler), gso(udp.gso) {
     queue.reserve(tx_queue);
@@ -53,7 +53,7 @@ struct Socket {
   GsoMemory gso;
   UdpStats stats;
   mutable KernelDrops drops;
-  std::vector<TxTrain> queue;
+  CacheLineVector<TxTrain> queue;
   bool readable = true;  // may have something: ask it without asking ppoll first
   ReceiveErrors errors;
   Instant resume_at{};  // receives fail: not to be asked before
@@ -80,12 +80,12 @@ struct RxBatch {
     }
   }
 
-  std::vector<std::byte> memory;
-  std::vector<mmsghdr> headers;
-  std::vector<iovec> vectors;
-  std::vector<sockaddr_storage> from;
-  std::vector<ControlBuffer> control;
-  std::vector<RxTrain> trains;
+  CacheLineVector<std::byte> memory;
+  CacheLineVector<mmsghdr> headers;
+  CacheLineVector<iovec> vectors;
+  CacheLineVector<sockaddr_storage> from;
+  CacheLineVector<ControlBuffer> control;
+  CacheLineVector<RxTrain> trains;
 };
 
 // The arrays sendmmsg reads, and the part of a train behind each message.
@@ -179,7 +179,7 @@ class MmsgLoop final : public Loop {
   size_t queued_ = 0;        // trains in all the sockets' queues
   uint32_t turns_ = 0;
   bool any_paused_ = false;
-  std::vector<pollfd> poll_;
+  CacheLineVector<pollfd> poll_;
   EpollStreams streams_;
   bool streams_ready_ = true;  // may have something: ask epoll
 };

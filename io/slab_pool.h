@@ -9,8 +9,8 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
-#include <vector>
 
+#include "base/cache_line.h"
 #include "io/loop.h"
 
 namespace ringsock::io {
@@ -58,8 +58,8 @@ class SlabPool {
 
  private:
   std::span<std::byte> memory_;
-  std::vector<TxSlab> slabs_;
-  std::vector<TxSlab*> free_;
+  CacheLineVector<TxSlab> slabs_;
+  CacheLineVector<TxSlab*> free_;
 };
 
 }  // namespace ringsock::io

@@ -16,10 +16,10 @@
 #include <array>
 #include <cerrno>
 #include <utility>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "base/cache_line.h"
 #include "base/log.h"
 #include "io/buffer_ring.h"
 #include "io/control_message.h"
@@ -121,8 +121,8 @@ class UringLoop final : public Loop {
   SocketQueue paused_;                    // their receives fail: to be armed later
   Instant next_resume_ = Instant::max();  // the earliest of those
 
-  std::vector<RxTrain> batch_;
-  std::vector<uint16_t> held_;  // buffers that the handler is being shown
+  CacheLineVector<RxTrain> batch_;
+  CacheLineVector<uint16_t> held_;  // buffers that the handler is being shown
 };
 
 absl::Status UringLoop::Init() {

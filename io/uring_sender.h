@@ -19,8 +19,8 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
-#include <vector>
 
+#include "base/cache_line.h"
 #include "base/clock.h"
 #include "io/control_message.h"
 #include "io/loop.h"
@@ -92,12 +92,12 @@ class UringSender {
   const std::function<void()> reap_;
   const uint32_t capacity_;
   SlabPool slabs_;
-  std::vector<SlabUse> slab_uses_;
+  CacheLineVector<SlabUse> slab_uses_;
   ZeroCopyMemory zero_copy_;
   Instant now_{};
 
   // The queue, and behind it room for one replay.
-  std::vector<Slot> slots_;
+  CacheLineVector<Slot> slots_;
   uint32_t count_ = 0;
   uint32_t outstanding_ = 0;  // submitted without a completion yet
   uint32_t in_kernel_ = 0;

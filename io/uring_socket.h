@@ -8,8 +8,8 @@
 #include <bit>
 #include <cstdint>
 #include <utility>
-#include <vector>
 
+#include "base/cache_line.h"
 #include "base/clock.h"
 #include "io/buffer_ring.h"
 #include "io/loop.h"
@@ -23,7 +23,7 @@ namespace ringsock::io {
 inline constexpr uint32_t kSlotBits = 8;
 inline constexpr uint32_t kMaxSockets = 1 << kSlotBits;
 
-struct UringSocket {
+struct alignas(kCacheLine) UringSocket {
   // A buffer that the kernel filled, not yet delivered.
   struct Filled {
     uint16_t buffer;
@@ -59,7 +59,7 @@ struct UringSocket {
   bool got_any = false;        // has received something since it was armed
   bool closing = false;        // deliver nothing more
   bool ready = false;          // in the loop's queue of sockets with filled buffers
-  std::vector<Filled> filled;  // a ring with room for every buffer there is
+  CacheLineVector<Filled> filled;  // a ring with room for every buffer there is
   uint32_t filled_head = 0;
   uint32_t filled_tail = 0;
 };

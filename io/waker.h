@@ -11,7 +11,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
-#include "base/spsc_ring.h"
+#include "base/cache_line.h"
 #include "io/fd.h"
 
 namespace ringsock::io {

@@ -164,7 +164,9 @@ class RemoteHost {
     while (!Empty()) continue;
   }
   // Takes a datagram if there is one.
-  bool Empty() { return !ReceiveWithin(std::chrono::milliseconds(0)).has_value(); }
+  bool Empty() { return !TryReceive().has_value(); }
+  // The next datagram if there is one.
+  std::optional<std::string> TryReceive() { return ReceiveWithin(std::chrono::milliseconds(0)); }
 
  private:
   std::optional<std::string> ReceiveWithin(std::chrono::milliseconds time) {
