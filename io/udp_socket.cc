@@ -59,15 +59,27 @@ bool KernelHasSegmentation(int fd) {
   return getsockopt(fd, SOL_UDP, UDP_SEGMENT, &value, &length) == 0;
 }
 
+// What this kernel lacks is said once in a process, not for every socket of every shard.
+struct Missing {
+  const char* text;
+  std::atomic<bool> said{false};
+
+  void Say(int error) {
+    if (!said.exchange(true)) Log().warn("io: {}: {}", text, strerror(error));
+  }
+};
+Missing g_no_segmentation{
+    "this kernel has no UDP_SEGMENT (Linux 4.18), so every datagram is sent by itself"};
+Missing g_no_gro{"this kernel has no UDP_GRO (Linux 5.0), so every datagram is received by itself"};
+Missing g_no_steering{
+    "this kernel takes no program that deals datagrams to shards (SO_ATTACH_REUSEPORT_CBPF, Linux "
+    "4.5), so its own hash does"};
+
 // Not before the bind, which is what puts a socket into the group that the program belongs to.
 void Steer(int fd, const UdpConfig& config) {
-  if (AttachSteering(fd, config.bind.IsV4(), config.steering, config.steering_sockets)) return;
-  static std::atomic<bool> said = false;
-  if (said.exchange(true)) return;
-  Log().warn(
-      "io: this kernel takes no program that steers datagrams by {} (SO_ATTACH_REUSEPORT_CBPF: "
-      "{}): its own hash deals them to the shards",
-      SteeringName(config.steering), strerror(errno));
+  if (!AttachSteering(fd, config.bind.IsV4(), config.steering, config.steering_sockets)) {
+    g_no_steering.Say(errno);
+  }
 }
 
 }  // namespace
@@ -85,7 +97,9 @@ absl::StatusOr<UdpSocket> OpenUdpSocket(const UdpConfig& config, bool gso, bool 
   SetBuffer(fd, SO_RCVBUFFORCE, SO_RCVBUF, config.receive_buffer);
   SetBuffer(fd, SO_SNDBUFFORCE, SO_SNDBUF, config.send_buffer);
   result.gso = gso && KernelHasSegmentation(fd);
+  if (gso && !result.gso) g_no_segmentation.Say(errno);
   result.gro = gro && SetInt(fd, SOL_UDP, UDP_GRO, 1);
+  if (gro && !result.gro) g_no_gro.Say(errno);
 
   sockaddr_storage address{};
   socklen_t length = config.bind.ToSockaddr(&address);

@@ -2,6 +2,7 @@
 #include "io/uring.h"
 
 #include <sys/mman.h>
+#include <sys/socket.h>
 #include <sys/utsname.h>
 #include <unistd.h>
 
@@ -14,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "base/log.h"
+#include "io/fd.h"
 
 namespace ringsock::io {
 namespace {
@@ -112,7 +114,33 @@ absl::Status ProbeOperations(io_uring* ring) {
                                                ") lacks ", missing, ": Linux 6.1 is needed"));
 }
 
-absl::Status ProbeBufferRing(io_uring* ring) {
+// A datagram waits and there is no buffer for it, so a receive fails with ENOBUFS; where multishot
+// is not known (they came with Linux 6.0), with EINVAL.
+absl::Status ProbeMultishot(Uring* ring) {
+  int sockets[2];
+  if (socketpair(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0, sockets) != 0) return SetupError(errno);
+  const Fd receiving(sockets[0]);
+  const Fd sending(sockets[1]);
+  if (send(sending.get(), "x", 1, MSG_DONTWAIT) != 1) return SetupError(errno);
+  msghdr header{};
+  io_uring_sqe* sqe = ring->NextSqe({CompletionTag::kReceive, 0, 0});
+  io_uring_prep_recvmsg_multishot(sqe, receiving.get(), &header, 0);
+  sqe->flags |= IOSQE_BUFFER_SELECT;
+  sqe->buf_group = 0;
+  int result = 0;
+  for (int turn = 0; result == 0 && turn < 10; ++turn) {
+    ring->SubmitAndWait(std::chrono::milliseconds(100));
+    ring->Drain([&result](CompletionTag tag, const io_uring_cqe& cqe) {
+      if (tag.kind == CompletionTag::kReceive) result = cqe.res;
+    });
+  }
+  if (result == -ENOBUFS) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("io_uring of this kernel (", KernelRelease(),
+                                               ") has no multishot receive: ", strerror(-result)));
+}
+
+absl::Status ProbeReceiving(Uring* uring) {
+  io_uring* const ring = uring->get();
   const size_t page = static_cast<size_t>(sysconf(_SC_PAGESIZE));
   void* memory = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (memory == MAP_FAILED) return absl::ResourceExhaustedError("mmap: out of memory");
@@ -120,9 +148,13 @@ absl::Status ProbeBufferRing(io_uring* ring) {
   request.ring_addr = reinterpret_cast<uintptr_t>(memory);
   request.ring_entries = 1;
   const int result = io_uring_register_buf_ring(ring, &request, 0);
-  if (result == 0) io_uring_unregister_buf_ring(ring, 0);
+  absl::Status multishot;
+  if (result == 0) {
+    multishot = ProbeMultishot(uring);
+    io_uring_unregister_buf_ring(ring, 0);
+  }
   munmap(memory, page);
-  if (result == 0) return absl::OkStatus();
+  if (result == 0) return multishot;
   if (-result == ENOMEM) return SetupError(ENOMEM);
   if (-result == EPERM || -result == EACCES) return Forbidden();
   return absl::UnimplementedError(absl::StrCat("io_uring of this kernel (", KernelRelease(),
@@ -151,8 +183,8 @@ absl::Status ProbeUring() {
   Uring ring;
   if (auto status = ring.Open(8, 16); !status.ok()) return status;
   if (auto status = ProbeOperations(ring.get()); !status.ok()) return status;
-  if (auto status = ProbeBufferRing(ring.get()); !status.ok()) return status;
-  return ProbeEnter(ring.get());
+  if (auto status = ProbeEnter(ring.get()); !status.ok()) return status;
+  return ProbeReceiving(&ring);
 }
 
 Uring::~Uring() { Close(); }
