@@ -80,6 +80,7 @@ class SharedLinesTest : public testing::TestWithParam<io::Backend> {
     // Peers whose packets one shard both receives and sends: what is known of a peer's path may be
     // written by every shard that serves it.
     std::array<uint32_t, kShards> found{};
+    std::vector<PublicKey> keys;
     for (uint32_t i = 0; found[0] + found[1] < kShards * kPeersOfShard; ++i) {
       auto host = std::make_unique<RemoteHost>();
       const uint32_t shard =
@@ -89,7 +90,16 @@ class SharedLinesTest : public testing::TestWithParam<io::Backend> {
       ++found[shard];
       hosts_.push_back(std::move(host));
       peers_.push_back(peer);
+      keys.push_back(KeyNumber(i));
     }
+    // Their paths are learnt, and reported to control, which both shards wake for it: that is over
+    // once the removal of a peer has waited for the shards.
+    for (auto& host : hosts_) {
+      host->Send(engine_->port(), Message(4, "first"));
+      ASSERT_FALSE(host->Receive().empty());
+    }
+    ASSERT_TRUE(engine_->CreateEndpoint(KeyNumber(1 << 20), "").ok());
+    ASSERT_TRUE(engine_->UpdatePeers(keys).ok());
   }
 
   Echo handler_;  // outlives the engine
