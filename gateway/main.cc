@@ -170,16 +170,19 @@ int Run(const std::string& file, const Config& config) {
   publisher.SetKey(config.wireguard_key);
   publisher.SetOptions(PublishOptionsOf(config));
   Publisher observer(&publisher);
+  // Before the start, which may take its time: what changes meanwhile is read afterwards.
+  Gateway* running = nullptr;
+  Reloader reloader(
+      file, config,
+      [&running, &publisher](const Config& next) { return Reload(next, running, &publisher); },
+      SystemClock().Now());
   const auto started = Gateway::Start(config, &observer);
   if (!started.ok()) {
     Log().error("cannot start: {}", Fmt(started.status().message()));
     return kExitStart;
   }
   Gateway& gateway = **started;
-  Reloader reloader(
-      file, config,
-      [&gateway, &publisher](const Config& next) { return Reload(next, &gateway, &publisher); },
-      SystemClock().Now());
+  running = &gateway;
   PrintLines(gateway.WgSetLines());
   Log().info("gateway: peers on port {}, WireGuard {}:{}, local port {}, addresses {}",
              gateway.port(), config.wireguard_address.ToString(), config.wireguard_port,

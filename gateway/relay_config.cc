@@ -1,7 +1,9 @@
 #include "gateway/relay_config.h"
 
 #include <algorithm>
+#include <filesystem>
 #include <set>
+#include <system_error>
 #include <utility>
 #include <vector>
 
@@ -167,6 +169,21 @@ void ReadRelayRegion(JsonObject& object, PeerConfig* peer) {
   peer->endpoints.push_back(RelayEndpoint(static_cast<RegionId>(region)));
 }
 
+// What we write must not be what we read.
+absl::Status CheckEndpointsFile(const std::string& file, const Config& config) {
+  const std::string& ours = config.endpoints_file;
+  if (ours.empty()) return absl::OkStatus();
+  for (const std::string& read :
+       {file, config.derp_map_file, config.derp_roots_file, config.private_key_file}) {
+    std::error_code missing;
+    if (read == ours || (!read.empty() && std::filesystem::equivalent(read, ours, missing))) {
+      return Invalid(absl::StrCat("endpoints_file: ", ours, " is a file that is read, and would be ",
+                                  "overwritten; name another"));
+    }
+  }
+  return absl::OkStatus();
+}
+
 absl::Status LoadRelayFiles(const std::string& file, Config* config) {
   if (!config->derp_map_file.empty()) {
     config->derp_map_file = Beside(file, config->derp_map_file);
@@ -180,9 +197,9 @@ absl::Status LoadRelayFiles(const std::string& file, Config* config) {
     if (absl::Status roots = CheckRoots(config->derp_roots_file); !roots.ok()) return roots;
   }
   config->endpoints_file = Beside(file, config->endpoints_file);
-  if (config->private_key_file.empty()) return absl::OkStatus();
   config->private_key_file = Beside(file, config->private_key_file);
-  return LoadPrivateKey(config);
+  if (absl::Status ours = CheckEndpointsFile(file, *config); !ours.ok()) return ours;
+  return config->private_key_file.empty() ? absl::OkStatus() : LoadPrivateKey(config);
 }
 
 void CheckRelayRegions(Config* config) {

@@ -92,6 +92,8 @@ TEST_F(RelayConfigTest, WhereOurEndpointsAreTold) {
   EXPECT_THAT(LoadError(Text(R"("endpoints_command": "curl x", )")),
               HasSubstr("endpoints_command: must be a list"));
   EXPECT_THAT(LoadError(Text(R"("endpoints_file": "", )")), HasSubstr("is no name of a file"));
+  EXPECT_THAT(LoadError(Text(R"("endpoints_file": "./gw.json", )")),
+              HasSubstr("is a file that is read"));
 }
 
 TEST_F(RelayConfigTest, FilesAreBesideTheConfiguration) {
