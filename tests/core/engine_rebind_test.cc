@@ -2,6 +2,8 @@
 // error, the port stays; and rebinds that meet each other, peers that come and go, and the end.
 #include <atomic>
 #include <cstring>
+#include <fstream>
+#include <sstream>
 #include <string>
 #include <thread>
 #include <vector>
@@ -141,6 +143,60 @@ TEST_P(EngineRebindTest, LosesNothingUnderFullLoad) {
   EXPECT_EQ(Dropped(Drop::kRxRebind), 0u);
   RecordProperty("inbound", std::to_string(sent_in.load()));
   RecordProperty("outbound", std::to_string(sent_out.load()));
+}
+
+// Packets that the kernel had no room for between a device and the sockets, of all that runs here.
+uint64_t BacklogDrops() {
+  std::ifstream file("/proc/net/softnet_stat");
+  uint64_t sum = 0;
+  for (std::string line; std::getline(file, line);) {
+    uint64_t processed = 0, dropped = 0;
+    std::istringstream(line) >> std::hex >> processed >> dropped;
+    sum += dropped;
+  }
+  return sum;
+}
+
+// More comes than the sockets hold. What the kernel has dropped is counted, what was lost with old
+// sockets too, and all else arrives.
+TEST_P(EngineRebindTest, AccountsForEveryPacketOfAFlood) {
+  constexpr int kRebinds = 20;
+  options_.socket_buffer = 1 << 16;
+  Start(&handler_);
+  ASSERT_NE(engine_, nullptr);
+  const uint64_t backlog = BacklogDrops();
+  const uint16_t port = engine_->port();
+  const std::string data = Message(4, std::string(196, 'x'));
+  std::atomic<uint64_t> sent{0};
+  RemoteHost first(GetParam().v6), second(GetParam().v6);
+  ASSERT_TRUE(engine_->CreateEndpoint(KeyNumber(1), first.text()).ok());
+  ASSERT_TRUE(engine_->CreateEndpoint(KeyNumber(2), second.text()).ok());
+  const auto flood = [&](RemoteHost& host) {
+    return [&] {
+      host.Send(port, data);
+      sent.fetch_add(1);
+    };
+  };
+  Repeating one(flood(first)), two(flood(second));
+  for (int i = 0; i < kRebinds; ++i) {
+    const uint64_t before = handler_.received.load();
+    ASSERT_TRUE(WaitUntil([&] { return handler_.received.load() > before + 500; }));
+    const absl::Status status = engine_->Rebind("test");
+    ASSERT_TRUE(status.ok()) << status.ToString();
+  }
+  one.Stop();
+  two.Stop();
+  const auto missing = [&] {
+    return sent.load() - handler_.received.load() - Dropped(Drop::kRxKernel) -
+           Dropped(Drop::kRxRebind);
+  };
+  EXPECT_TRUE(WaitUntil([&] { return missing() <= BacklogDrops() - backlog; }))
+      << "sent " << sent << ", received " << handler_.received << ", "
+      << BacklogDrops() - backlog << " dropped before the sockets; "
+      << engine_->Counters().ToString();
+  RecordProperty("sent", std::to_string(sent.load()));
+  RecordProperty("dropped", std::to_string(Dropped(Drop::kRxKernel)));
+  RecordProperty("lost", std::to_string(Dropped(Drop::kRxRebind)));
 }
 
 TEST_P(EngineRebindTest, ManyAtOnceAndAnEndInTheMiddle) {

@@ -4,6 +4,7 @@ that is down for 10 s. A control plane carries the endpoints, and a relay is in 
 Prints how long nothing came through and how many pings were lost; docs/nat.md has the figures.
 """
 
+import re
 import sys
 import time
 
@@ -19,6 +20,15 @@ DOWN_SECONDS = 10
 # netcheck, the control plane. By itself the gateway looks every 20 to 26 s.
 NEWS_SECONDS = 8
 SLACK_SECONDS = 3
+# On output a drop is an error for the sender: EPERM.
+REFUSE_DIRECT = """
+table inet refuse {
+  chain out {
+    type filter hook output priority 0
+    meta oifname != "lo" meta l4proto udp drop
+  }
+}
+"""
 
 
 class ChangeTest(lab.LabTest):
@@ -114,6 +124,27 @@ class ChangeTest(lab.LabTest):
             self.a.ip("route", "replace", "default", "via", f"10.77.{self.a.index}.1")
 
         self.changed("link down", change, outage=DOWN_SECONDS)
+
+    # spec: EP-8. A firewall of the host itself refuses what leaves directly, which looks like a dead
+    # socket and is replaced once. A new one is no better off, so it stays with that.
+    def test_sends_that_the_host_refuses(self):
+        self.pings.phase("refused")
+        self.a.run("nft", "-f", "-", stdin=REFUSE_DIRECT)
+        wait_for("it has a new socket", lambda: self.rebinds(), lab=self.lab)
+        self.a.run("nft", "delete", "table", "inet", "refuse")
+        back = self.pings.flowing()
+        self.pings.phase("after")
+        self.pings.flowing(80)
+        lost = self.pings.stop()
+        print(f"{self.id()}: pings flow again {back:.1f} s after sends are no longer refused, {lost}",
+              flush=True)
+        self.assertEqual(lost["after"], 0, self.lab.logs())
+        self.assertEqual(self.rebinds(), ["Operation not permitted"], self.lab.logs())
+
+    def rebinds(self):
+        return re.findall(r"rebind \(sends fail: (.*)\): 0 packets in old sockets lost",
+                          self.gateway_a.process.log())
+
 
 
 if __name__ == "__main__":
