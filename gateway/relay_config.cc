@@ -177,8 +177,8 @@ absl::Status CheckEndpointsFile(const std::string& file, const Config& config) {
        {file, config.derp_map_file, config.derp_roots_file, config.private_key_file}) {
     std::error_code missing;
     if (read == ours || (!read.empty() && std::filesystem::equivalent(read, ours, missing))) {
-      return Invalid(absl::StrCat("endpoints_file: ", ours, " is a file that is read, and would be ",
-                                  "overwritten; name another"));
+      return Invalid(absl::StrCat("endpoints_file: ", ours,
+                                  " is a file that is read, and would be lost; name another"));
     }
   }
   return absl::OkStatus();

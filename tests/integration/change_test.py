@@ -125,8 +125,8 @@ class ChangeTest(lab.LabTest):
 
         self.changed("link down", change, outage=DOWN_SECONDS)
 
-    # spec: EP-8. A firewall of the host itself refuses what leaves directly, which looks like a dead
-    # socket and is replaced once. A new one is no better off, so it stays with that.
+    # spec: EP-8. A firewall of the host itself refuses what leaves directly, which looks like a
+    # dead socket and is replaced once. A new one is no better off, so it stays with that.
     def test_sends_that_the_host_refuses(self):
         self.pings.phase("refused")
         self.a.run("nft", "-f", "-", stdin=REFUSE_DIRECT)
@@ -136,7 +136,7 @@ class ChangeTest(lab.LabTest):
         self.pings.phase("after")
         self.pings.flowing(80)
         lost = self.pings.stop()
-        print(f"{self.id()}: pings flow again {back:.1f} s after sends are no longer refused, {lost}",
+        print(f"{self.id()}: pings flow again {back:.1f} s after sends pass again, {lost}",
               flush=True)
         self.assertEqual(lost["after"], 0, self.lab.logs())
         self.assertEqual(self.rebinds(), ["Operation not permitted"], self.lab.logs())
