@@ -173,6 +173,7 @@ class MmsgLoop final : public Loop {
   SlabPool slabs_;
   RxBatch rx_;
   TxBatch tx_;
+  RetiredSockets retired_{[this] { Flush(); }};
   std::array<std::unique_ptr<Socket>, kMaxSockets> sockets_;
   std::array<uint32_t, kMaxSockets> generations_{};
   uint32_t slots_used_ = 0;  // slots above this one have never been used
@@ -204,21 +205,22 @@ void MmsgLoop::CloseUdp(SocketId id) {
   Socket* socket = Find(id);
   if (socket == nullptr) return;
   FlushSocket(*socket);
+  retired_.Close(id);
   sockets_[id % kMaxSockets].reset();
 }
 
 absl::StatusOr<Reopened> MmsgLoop::ReopenUdp(SocketId id, uint16_t port) {
   Socket* socket = Find(id);
   if (socket == nullptr) return absl::NotFoundError("no such socket");
+  retired_.MakeRoom(id, socket->udp.config.reuse_port);
   auto made = ReplaceUdp(socket->udp, port, options_.gso, options_.gro);
   if (!made.ok()) return made.status();
   Reopened result{.local = made->fresh.local, .exact = made->exact};
-  const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
   socket->drops.Replace(old.fd.get());
-  result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
-    socket->handler->OnReceive(id, {&train, 1});
-    Flush();
-  });
+  const bool keep = result.exact && result.local.port == old.local.port;
+  result.lost = retired_.Retire(std::move(old), keep, id, &socket->stats, socket->handler,
+                                clock().Now());
   socket->errors.Received();
   socket->resume_at = Instant{};
   socket->readable = true;
@@ -246,7 +248,7 @@ size_t MmsgLoop::Poll(Instant deadline) {
     if (trains > 0 || woken) return trains;
   }
   const Instant now = clock().Now();
-  const Instant end = std::min(deadline, streams_.NextTimer());
+  const Instant end = std::min({deadline, streams_.NextTimer(), retired_.NextLook()});
   if (now >= end || streams_.HasWork()) {
     WaitReadable(Duration::zero());
     return Round();
@@ -324,7 +326,7 @@ size_t MmsgLoop::Round() {
     streams_ready_ = events > 0;
     trains += events;
   }
-  trains += streams_.Turn();
+  trains += streams_.Turn() + retired_.Look(clock());
   // What stream handlers sent on datagram sockets.
   Flush();
   return trains;

@@ -1,5 +1,5 @@
 // The order is: open the new one on the same port (SO_REUSEPORT on both), tell the kernel to give
-// the old one nothing more, read it empty, close it.
+// the old one nothing more, read it empty, and close it a while later.
 //
 // What tells the kernel is to hold the old one to a network device that does not exist. By that it
 // leaves the group of sockets that share the port (udp_lib_rehash), and its place in the group is
@@ -77,6 +77,7 @@ absl::StatusOr<Replacement> ReplaceUdp(const UdpSocket& old, uint16_t port, bool
   result.exact = StopReceiving(old);
   // Not before: which of the two gets a datagram would change once more, and its order with it.
   if (share_for_now) {
+    SetReusePort(old.fd.get(), false);
     SetReusePort(result.fresh.fd.get(), false);
     result.fresh.config.reuse_port = false;
   }
@@ -127,6 +128,55 @@ uint64_t DrainUdp(const UdpSocket& old, UdpStats* stats,
     deliver(train);
   }
   return lost;
+}
+
+void RetiredSockets::MakeRoom(SocketId id, bool shared) {
+  size_t count = retired_.size();
+  std::erase_if(retired_, [&](const Retired& retired) {
+    if (shared ? count < kMost : retired.id != id) return false;
+    size_t trains = 0;
+    Drain(retired, &trains);
+    --count;
+    return true;
+  });
+}
+
+uint64_t RetiredSockets::Retire(UdpSocket old, bool keep, SocketId id, UdpStats* stats,
+                                UdpHandler* handler, Instant now) {
+  Retired retired{std::move(old), id, stats, handler, now + kKeep};
+  size_t trains = 0;
+  const uint64_t lost = Drain(retired, &trains);
+  if (keep) {
+    retired_.push_back(std::move(retired));
+    next_ = std::min(next_, now + kLookEvery);
+  } else {
+    Close(id);
+  }
+  return lost;
+}
+
+void RetiredSockets::Close(SocketId id) {
+  std::erase_if(retired_, [id](const Retired& retired) { return retired.id == id; });
+  if (retired_.empty()) next_ = Instant::max();
+}
+
+size_t RetiredSockets::Look(const Clock& clock) {
+  if (retired_.empty()) return 0;
+  const Instant now = clock.Now();
+  if (now < next_) return 0;
+  size_t trains = 0;
+  for (const Retired& retired : retired_) Drain(retired, &trains);
+  std::erase_if(retired_, [now](const Retired& retired) { return now >= retired.end; });
+  next_ = retired_.empty() ? Instant::max() : now + kLookEvery;
+  return trains;
+}
+
+uint64_t RetiredSockets::Drain(const Retired& retired, size_t* trains) {
+  return DrainUdp(retired.old, retired.stats, [&](const RxTrain& train) {
+    ++*trains;
+    retired.handler->OnReceive(retired.id, {&train, 1});
+    flush_();
+  });
 }
 
 }  // namespace ringsock::io

@@ -108,6 +108,7 @@ class UringLoop final : public Loop {
   BufferRing buffers_;  // outlives the ring, which may be writing to it
   Uring ring_;
   UringSender sender_;
+  RetiredSockets retired_{[this] { Flush(); }};
   UringStreams streams_;
 
   pid_t owner_ = 0;  // the thread that polls; none before its first call
@@ -184,6 +185,7 @@ void UringLoop::CloseUdp(SocketId id) {
   UringSocket* socket = Find(id);
   if (socket == nullptr) return;
   Flush();
+  retired_.Close(id);
   socket->closing = true;
   if (socket->armed) CancelReceive(*socket);
   while (socket->HasFilled()) buffers_.Return(socket->PopFilled().buffer);
@@ -211,17 +213,17 @@ absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
   UringSocket* socket = Find(id);
   if (socket == nullptr) return absl::NotFoundError("no such socket");
   Flush();  // what is queued knows the old descriptor
+  retired_.MakeRoom(id, socket->udp.config.reuse_port);
   auto made = ReplaceUdp(socket->udp, port, options_.gso, options_.gro);
   if (!made.ok()) return made.status();
   Reopened result{.local = made->fresh.local, .exact = made->exact};
   if (socket->armed) CancelReceive(*socket);
-  const UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
+  UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
   socket->drops.Replace(old.fd.get());
   while (socket->HasFilled()) DeliverBatch(*socket);
-  result.lost = DrainUdp(old, &socket->stats, [&](const RxTrain& train) {
-    socket->handler->OnReceive(id, {&train, 1});
-    Flush();
-  });
+  const bool keep = result.exact && result.local.port == old.local.port;
+  result.lost = retired_.Retire(std::move(old), keep, id, &socket->stats, socket->handler,
+                                clock().Now());
   socket->errors.Received();
   socket->ready = false;
   for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);
@@ -285,9 +287,9 @@ size_t UringLoop::Poll(Instant deadline) {
   return trains;
 }
 
-// Timers of streams, what has to be told to their handlers, and their queues.
+// Timers of streams, what has to be told to their handlers, their queues; sockets of old.
 size_t UringLoop::TurnStreams() {
-  const size_t calls = streams_.Turn();
+  const size_t calls = streams_.Turn() + retired_.Look(clock());
   streams_.Arm();
   // What their handlers sent on datagram sockets.
   if (calls > 0) Flush();
@@ -304,7 +306,7 @@ bool UringLoop::Wait(Instant deadline) {
     return false;
   }
   const Instant now = clock().Now();
-  deadline = std::min(deadline, streams_.NextTimer());
+  deadline = std::min({deadline, streams_.NextTimer(), retired_.NextLook()});
   if (now >= deadline) return false;
   if (!waker_.PrepareSleep()) return true;
   ring_.SubmitAndWait(
