@@ -7,20 +7,20 @@
 namespace ringsock {
 namespace {
 
-// The table holds what one batch sends, which no sender of packets can aim at usefully: a collision
-// costs one kernel buffer. So the seed is fixed.
+// The table holds what one batch sends, which no sender of packets can aim at usefully: the longest
+// search is over its few dozen trains. So the seed is fixed.
 constexpr uint64_t kSlotSeed = 0x51ab5;
 
 }  // namespace
 
 TrainBuilder::TrainBuilder(io::Loop* loop, uint32_t copy_limit)
     : loop_(loop), copy_limit_(copy_limit) {
-  static_assert(kOpenTrains <= 256);  // used_ holds slots as bytes
+  static_assert(kOpenTrains < kSlots && kSlots <= 256);  // places and slots are bytes
 }
 
 TrainBuilder::~TrainBuilder() {
-  for (OpenTrain& train : open_) {
-    if (train.slab != nullptr) loop_->ReleaseSlab(train.slab);
+  for (size_t i = 0; i < open_count_; ++i) {
+    if (open_[i].slab != nullptr) loop_->ReleaseSlab(open_[i].slab);
   }
 }
 
@@ -29,21 +29,42 @@ void TrainBuilder::Add(io::SocketId socket, const Endpoint& to, const PacketTrai
                [&](const PacketTrain& piece) { AddPiece(socket, to, piece); });
 }
 
-void TrainBuilder::AddPiece(io::SocketId socket, const Endpoint& to, const PacketTrain& next) {
-  const size_t slot = HashEndpoint(to, kSlotSeed) % kOpenTrains;
-  OpenTrain& train = open_[slot];
-  if (train.size != 0) {
-    if (Extend(train, socket, to, next)) return;
-    Close(train);
-  } else {
-    used_[used_count_++] = static_cast<uint8_t>(slot);
+TrainBuilder::OpenTrain* TrainBuilder::Find(const Endpoint& to, size_t* slot) {
+  // Ends: there are more slots than trains.
+  for (*slot = HashEndpoint(to, kSlotSeed) % kSlots; places_[*slot] != 0;
+       *slot = (*slot + 1) % kSlots) {
+    OpenTrain& train = open_[places_[*slot] - 1];
+    if (train.to == to) return &train;
   }
+  return nullptr;
+}
+
+void TrainBuilder::Begin(OpenTrain& train, io::SocketId socket, const Endpoint& to,
+                         const PacketTrain& packets) {
   train.socket = socket;
   train.to = to;
-  train.data = next.data;
-  train.size = next.size;
-  train.segment_size = next.segment_size;
-  train.packets = PacketCount(next);
+  train.data = packets.data;
+  train.size = packets.size;
+  train.segment_size = packets.segment_size;
+  train.packets = PacketCount(packets);
+  train.slab = nullptr;
+}
+
+void TrainBuilder::AddPiece(io::SocketId socket, const Endpoint& to, const PacketTrain& next) {
+  size_t slot;
+  if (OpenTrain* train = Find(to, &slot)) {
+    if (Extend(*train, socket, to, next)) return;
+    Close(*train);
+    return Begin(*train, socket, to, next);
+  }
+  if (open_count_ == kOpenTrains) {
+    Flush();
+    Find(to, &slot);
+  }
+  OpenTrain& train = open_[open_count_++];
+  places_[slot] = static_cast<uint8_t>(open_count_);
+  train.slot = static_cast<uint8_t>(slot);
+  Begin(train, socket, to, next);
 }
 
 // The open train takes the next packets if
@@ -84,22 +105,20 @@ bool TrainBuilder::Extend(OpenTrain& train, io::SocketId socket, const Endpoint&
   return true;
 }
 
-void TrainBuilder::Close(OpenTrain& train) {
+void TrainBuilder::Close(const OpenTrain& train) {
   loop_->Send(train.socket, {.data = train.data,
                              .size = train.size,
                              .segment_size = train.segment_size,
                              .to = train.to,
                              .slab = train.slab});
-  train.size = 0;
-  train.slab = nullptr;
 }
 
 void TrainBuilder::Flush() {
-  for (size_t i = 0; i < used_count_; ++i) {
-    OpenTrain& train = open_[used_[i]];
-    if (train.size != 0) Close(train);
+  for (size_t i = 0; i < open_count_; ++i) {
+    Close(open_[i]);
+    places_[open_[i].slot] = 0;
   }
-  used_count_ = 0;
+  open_count_ = 0;
 }
 
 }  // namespace ringsock

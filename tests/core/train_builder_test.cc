@@ -56,6 +56,30 @@ TEST_F(TrainBuilderTest, PacketsApartInMemoryAreGathered) {
   EXPECT_EQ(loop_.free_slabs(), 64u);
 }
 
+// As many peers as a batch has trains, in turn: each leaves as one.
+TEST_F(TrainBuilderTest, EachOfManyDestinationsGetsOneTrain) {
+  constexpr size_t kDestinations = TrainBuilder::kOpenTrains;
+  for (uint32_t i = 0; i < 4 * kDestinations; ++i) {
+    builder_.Add(0, To(static_cast<uint16_t>(i % kDestinations)), At(i * 200, 100));
+  }
+  EXPECT_TRUE(loop_.sent().empty());
+  builder_.Flush();
+  ASSERT_EQ(loop_.sent().size(), kDestinations);
+  for (const auto& sent : loop_.sent()) EXPECT_EQ(sent.packets.size(), 4u);
+}
+
+TEST_F(TrainBuilderTest, OneDestinationTooManyClosesThemAll) {
+  constexpr size_t kDestinations = TrainBuilder::kOpenTrains;
+  for (uint32_t i = 0; i <= kDestinations; ++i) {
+    builder_.Add(0, To(static_cast<uint16_t>(i)), At(i * 100, 100));
+  }
+  EXPECT_EQ(loop_.sent().size(), kDestinations);
+  EXPECT_FALSE(builder_.empty());
+  builder_.Flush();
+  EXPECT_EQ(loop_.sent().size(), kDestinations + 1);
+  EXPECT_TRUE(builder_.empty());
+}
+
 TEST_F(TrainBuilderTest, AShorterPacketEndsTheTrain) {
   builder_.Add(0, To(1), At(0, 1000));
   builder_.Add(0, To(1), At(1000, 400));
