@@ -16,7 +16,9 @@ inline uint32_t SegmentSize(const PacketTrain& train) {
 }
 
 inline uint32_t PacketCount(const PacketTrain& train) {
-  return train.size == 0 ? 0 : (train.size - 1) / SegmentSize(train) + 1;
+  const uint32_t segment = SegmentSize(train);
+  if (train.size == segment) return train.size != 0;  // a division is what single packets notice
+  return (train.size - 1) / segment + 1;
 }
 
 // Calls visit(const PacketTrain&) for pieces of whole packets, each of at most `most_packets` and,
@@ -25,6 +27,7 @@ template <typename Visit>
 void ForEachPiece(PacketTrain train, uint32_t most_packets, Visit&& visit) {
   const uint32_t segment = SegmentSize(train);
   if (segment == 0) return;
+  if (train.size == segment) return visit(PacketTrain{train.data, segment, segment});
   const auto fit = static_cast<uint32_t>(io::kMaxDatagram / segment);
   const uint64_t bytes = uint64_t{std::clamp<uint32_t>(fit, 1, most_packets)} * segment;
   while (train.size > 0) {

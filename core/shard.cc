@@ -235,22 +235,27 @@ void EngineShard::EndBatch() {
 void EngineShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
   BeginBatch();
   // A table that does not fit the cache costs a miss per train; started together they overlap.
-  for (const io::RxTrain& train : trains) env_.peers->PrefetchAddress(train.from);
-  for (const io::RxTrain& train : trains) env_.peers->PrefetchPeerAt(train.from);
-  for (const io::RxTrain& train : trains) ReceiveTrain(train);
+  std::array<const Endpoint*, kLookups> from;
+  std::array<Peer*, kLookups> owners;
+  while (!trains.empty()) {
+    const size_t count = std::min(trains.size(), kLookups);
+    for (size_t i = 0; i < count; ++i) from[i] = &trains[i].from;
+    env_.peers->FindByAddress({from.data(), count}, owners.data());
+    for (size_t i = 0; i < count; ++i) ReceiveTrain(trains[i], owners[i]);
+    trains = trains.subspan(count);
+  }
   DeliverViews();
   EndBatch();
 }
 
 // Spec: RECV-1, RECV-2, RECV-4. All packets of a train have one source, so one lookup is enough.
-void EngineShard::ReceiveTrain(const io::RxTrain& train) {
+void EngineShard::ReceiveTrain(const io::RxTrain& train, const Peer* owner) {
   if (train.size == 0) {
     counters_.AddDrop(Drop::kRxEmpty, 1);
     return;
   }
   const PacketTrain all{train.data, train.size, std::min(train.segment_size, train.size)};
   const uint32_t count = PacketCount(all);
-  const Peer* owner = env_.peers->FindByAddress(train.from);
   const PeerId peer = owner == nullptr ? PeerId::kNone : owner->id();
   const PathKind path = DirectPath(train.from);
   // STUN is taken out; what is before and behind it stays in order.

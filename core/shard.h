@@ -93,6 +93,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
  private:
   // Trains shown to the handler in one call; a batch with more pieces is shown in several.
   static constexpr size_t kMaxViews = 64;
+  // Source addresses looked up together.
+  static constexpr size_t kLookups = 32;
   // Trains taken from each Sender between two looks at the sockets.
   static constexpr size_t kSenderBudget = 64;
   // Of what relays brought, taken between two looks at the sockets (spec: RECV-5).
@@ -112,7 +114,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   void BeginBatch() override;
   void EndBatch() override;
 
-  void ReceiveTrain(const io::RxTrain& train);
+  // `owner`: the peer at its source address, or null.
+  void ReceiveTrain(const io::RxTrain& train, const Peer* owner);
   void AddView(PeerId peer, const Endpoint& from, PathKind path, const PacketTrain& packets);
   void DeliverViews();
   void TakeStun(const io::RxTrain& train, const PacketTrain& packet);
