@@ -5,7 +5,6 @@
 #include <sys/mman.h>
 #include <sys/socket.h>
 
-#include <algorithm>
 #include <bit>
 #include <cerrno>
 #include <cstring>
@@ -22,14 +21,14 @@ std::byte* Map(size_t bytes) {
 
 size_t RingBytes(uint32_t slots) { return slots * sizeof(io_uring_buf); }
 
-// The source address, of which the kernel wrote `length` bytes.
+// The source address, of which the kernel wrote `length` bytes; there is room for either.
 Endpoint ParseName(const std::byte* name, uint32_t length) {
-  sockaddr_in6 address{};  // the larger one
-  if (length < sizeof(sa_family_t)) return {};
-  memcpy(&address, name, std::min<size_t>(length, sizeof address));
-  const bool whole = (address.sin6_family == AF_INET && length >= sizeof(sockaddr_in)) ||
-                     (address.sin6_family == AF_INET6 && length >= sizeof(sockaddr_in6));
-  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(&address)) : Endpoint{};
+  static_assert(sizeof(sockaddr_in6) <= kNameRoom);
+  sa_family_t family = AF_UNSPEC;
+  if (length >= sizeof family) memcpy(&family, name, sizeof family);
+  const bool whole = (family == AF_INET && length >= sizeof(sockaddr_in)) ||
+                     (family == AF_INET6 && length >= sizeof(sockaddr_in6));
+  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(name)) : Endpoint{};
 }
 
 }  // namespace
@@ -82,12 +81,13 @@ absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count,
         absl::StrCat("IORING_REGISTER_PBUF_RING: ", strerror(-result),
                      result == -ENOMEM ? ": raise RLIMIT_MEMLOCK (ulimit -l)" : ""));
   }
+  parked_.resize(count);
   for (uint32_t id = 0; id < count; ++id) Return(static_cast<uint16_t>(id));
   Publish();
   return absl::OkStatus();
 }
 
-void BufferRing::Return(uint16_t id) {
+void BufferRing::Offer(uint16_t id) {
   // Field by field: the tail that the kernel reads lies in the padding of entry 0.
   io_uring_buf& slot = ring_->bufs[tail_ & (slots_ - 1)];
   slot.addr = reinterpret_cast<uintptr_t>(buffers_ + size_t{id} * buffer_size_);

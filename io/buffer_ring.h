@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "base/endpoint.h"
@@ -60,16 +61,30 @@ class BufferRing {
   // The kernel handed one out.
   void Taken() { --available_; }
   // Gives one back. Seen by the kernel after Publish().
-  void Return(uint16_t id);
+  void Return(uint16_t id) {
+    if (available_ < window_) return Offer(id);
+    parked_[parked_count_++] = id;
+  }
   void Publish();
+  // How many the kernel may have at a time, without a word all; the others wait here, and the one
+  // that was used last is the next to go. Before Open(), or with a Publish() behind it.
+  void SetWindow(uint32_t buffers) {
+    window_ = buffers;
+    while (available_ < window_ && parked_count_ > 0) Offer(parked_[--parked_count_]);
+  }
 
  private:
+  void Offer(uint16_t id);
+
   io_uring_buf_ring* ring_ = nullptr;
   std::byte* buffers_ = nullptr;
   uint32_t buffer_size_ = 0;
   uint32_t count_ = 0;
   uint32_t slots_ = 0;  // count_ rounded up to a power of two
   uint32_t available_ = 0;
+  uint32_t window_ = UINT32_MAX;
+  std::vector<uint16_t> parked_;
+  uint32_t parked_count_ = 0;
   uint16_t tail_ = 0;
   uint16_t group_ = 0;
 };

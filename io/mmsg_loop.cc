@@ -20,6 +20,7 @@
 #include "io/control_message.h"
 #include "io/epoll_streams.h"
 #include "io/receive_errors.h"
+#include "io/receive_window.h"
 #include "io/slab_pool.h"
 #include "io/train.h"
 #include "io/udp_reopen.h"
@@ -62,10 +63,14 @@ struct alignas(kCacheLine) Socket {
 // The arrays recvmmsg fills. Everything but the lengths is set once.
 struct RxBatch {
   explicit RxBatch(uint32_t count)
-      : memory(count * kRxBuffer), headers(count), vectors(count), from(count), control(count) {
+      : memory(NewCacheLineBytes(count * kRxBuffer)),
+        headers(count),
+        vectors(count),
+        from(count),
+        control(count) {
     trains.reserve(count);
     for (uint32_t i = 0; i < count; ++i) {
-      vectors[i] = {memory.data() + i * kRxBuffer, kRxBuffer};
+      vectors[i] = {memory.get() + i * kRxBuffer, kRxBuffer};
       headers[i].msg_hdr.msg_iov = &vectors[i];
       headers[i].msg_hdr.msg_iovlen = 1;
       headers[i].msg_hdr.msg_name = &from[i];
@@ -80,7 +85,7 @@ struct RxBatch {
     }
   }
 
-  CacheLineVector<std::byte> memory;
+  CacheLineBytes memory;  // not cleared: what is never used takes no memory
   CacheLineVector<mmsghdr> headers;
   CacheLineVector<iovec> vectors;
   CacheLineVector<sockaddr_storage> from;
@@ -118,6 +123,7 @@ class MmsgLoop final : public Loop {
       : options_(options),
         slabs_(options.tx_slabs),
         rx_(std::max(1u, std::min(options.rx_batch, options.rx_buffers))),
+        window_(static_cast<uint32_t>(rx_.headers.size())),
         streams_(&SystemClock(), options.max_streams) {
     poll_.reserve(kMaxSockets + kFirstSocket);
   }
@@ -172,6 +178,7 @@ class MmsgLoop final : public Loop {
   Waker waker_;
   SlabPool slabs_;
   RxBatch rx_;
+  ReceiveWindow window_;
   TxBatch tx_;
   RetiredSockets retired_{[this] { Flush(); }};
   std::array<std::unique_ptr<Socket>, kMaxSockets> sockets_;
@@ -333,9 +340,9 @@ size_t MmsgLoop::Round() {
 }
 
 size_t MmsgLoop::Receive(Socket& socket) {
-  rx_.Reset(rx_.headers.size());
-  const int count = recvmmsg(socket.udp.fd.get(), rx_.headers.data(),
-                             static_cast<unsigned>(rx_.headers.size()), MSG_DONTWAIT, nullptr);
+  const uint32_t most = window_.size();
+  rx_.Reset(most);
+  const int count = recvmmsg(socket.udp.fd.get(), rx_.headers.data(), most, MSG_DONTWAIT, nullptr);
   if (count <= 0) {
     socket.readable = false;
     if (count < 0 && errno != EAGAIN && errno != EINTR) {
@@ -350,6 +357,7 @@ size_t MmsgLoop::Receive(Socket& socket) {
   for (size_t i = 0; i < static_cast<size_t>(count); ++i) {
     ParseTrain(socket, i, rx_.headers[i].msg_len);
   }
+  window_.EndBatch();
   if (!rx_.trains.empty()) socket.handler->OnReceive(socket.id, rx_.trains);
   Flush();
   return rx_.trains.size();
@@ -362,9 +370,10 @@ void MmsgLoop::ParseTrain(Socket& socket, size_t i, uint32_t size) {
     ++socket.stats.rx_truncated;
     return;
   }
+  window_.Add(size);
   const ReceiveControl control = ParseReceiveControl({rx_.control[i].data, header.msg_controllen});
   RxTrain& train = rx_.trains.emplace_back();
-  train.data = rx_.memory.data() + i * kRxBuffer;
+  train.data = rx_.memory.get() + i * kRxBuffer;
   train.size = size;
   train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
   train.from = Endpoint::FromSockaddr(rx_.from[i]);

@@ -10,13 +10,15 @@ namespace ringsock::io {
 namespace {
 
 constexpr size_t kSlabSize = 65536;
-constexpr int kStale = 0xdb;  // what bytes become when they are no longer the handler's
+constexpr uint32_t kMostBuffers = 8;  // of a loop; there may be many
+constexpr int kStale = 0xdb;          // what bytes become when they are no longer the handler's
 
 }  // namespace
 
 SimLoop::SimLoop(SimNetwork* network, HostId host, const LoopOptions& options)
     : network_(network), host_(host), options_(options), streams_(network, host, options) {
-  const uint32_t buffers = std::max(1u, std::min(options.rx_batch, options.rx_buffers));
+  const uint32_t buffers =
+      std::max(1u, std::min({options.rx_batch, options.rx_buffers, kMostBuffers}));
   for (uint32_t i = 0; i < buffers; ++i) {
     rx_buffers_.push_back(std::make_unique<std::byte[]>(kMaxDatagram));
   }

@@ -23,6 +23,7 @@
 #include "base/log.h"
 #include "io/buffer_ring.h"
 #include "io/control_message.h"
+#include "io/receive_window.h"
 #include "io/slab_pool.h"
 #include "io/udp_reopen.h"
 #include "io/udp_socket.h"
@@ -47,6 +48,7 @@ class UringLoop final : public Loop {
   explicit UringLoop(const LoopOptions& options)
       : options_(options),
         rx_batch_(std::clamp(options.rx_batch, 1u, std::max(1u, options.rx_buffers))),
+        window_(std::max(1u, options.rx_buffers)),
         sender_(options, &ring_, [this] { Reap(); }),
         streams_(options, &ring_) {
     batch_.reserve(rx_batch_);
@@ -107,6 +109,7 @@ class UringLoop final : public Loop {
   Waker waker_;
   BufferRing buffers_;  // outlives the ring, which may be writing to it
   Uring ring_;
+  ReceiveWindow window_;
   UringSender sender_;
   RetiredSockets retired_{[this] { Flush(); }};
   UringStreams streams_;
@@ -132,12 +135,12 @@ absl::Status UringLoop::Init() {
         absl::StrCat("tx_queue: ", options_.tx_queue, " is more than 16384"));
   }
   if (auto status = waker_.Open(); !status.ok()) return status;
-  // A full queue, one replay, and for each socket a receive to arm and one to cancel; NextSqe()
-  // submits if it is ever more.
+  // A full queue, one replay, and what arms and cancels receives; NextSqe() submits if it is more.
   const uint32_t sends = std::max(1u, options_.tx_queue) + kMaxTrainPackets;
   const uint32_t completions =
       2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets + options_.stream_buffers);
   if (auto status = ring_.Open(sends, completions); !status.ok()) return status;
+  buffers_.SetWindow(window_.size());
   return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers);
 }
 
@@ -205,8 +208,7 @@ void UringLoop::CancelReceive(UringSocket& socket) {
     ring_.SubmitAndWait(kCancelTurn);
     Reap();
   }
-  if (socket.armed)
-    Log().error("io_uring: a receive on {} did not end", socket.udp.local.ToString());
+  if (socket.armed) Log().error("io_uring: {} still receives", socket.udp.local.ToString());
 }
 
 absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
@@ -462,6 +464,7 @@ size_t UringLoop::DeliverBatch(UringSocket& socket) {
   // The handler may have sent the very bytes it was shown; they must leave before new ones come.
   Flush();
   for (const uint16_t buffer : held_) buffers_.Return(buffer);
+  buffers_.SetWindow(window_.EndBatch());
   buffers_.Publish();
   return batch_.size();
 }
@@ -483,6 +486,7 @@ void UringLoop::AddTrain(UringSocket& socket, UringSocket::Filled filled) {
   train.to = control.to;
   socket.stats.rx_packets += train.packets();
   socket.stats.rx_bytes += size;
+  window_.Add(size);
   ++socket.stats.rx_trains;
 }
 

@@ -158,7 +158,7 @@ TEST(ReportTest, HeaderSaysWhereAndHow) {
   const std::string header = FormatHeader(environment, *ParseOptions(std::array{"forward"}));
   EXPECT_THAT(header, HasSubstr("measured: core 1"));
   EXPECT_THAT(header, HasSubstr("Linux"));
-  EXPECT_THAT(header, HasSubstr("rx_buffers=16"));
+  EXPECT_THAT(header, HasSubstr("rx_buffers=64"));
   EXPECT_GT(environment.receive_buffer, 0u);
   EXPECT_GT(environment.send_buffer, 0u);
 }

@@ -8,6 +8,8 @@
 #include <cstring>
 #include <vector>
 
+#include "io/uring.h"
+
 namespace ringsock::io {
 namespace {
 
@@ -98,6 +100,24 @@ TEST(ReceivedMessageTest, SaysWhatWasCut) {
   message.header.payloadlen = 11;  // more than the buffer holds
   bytes = message.Bytes();
   EXPECT_TRUE(ParseReceivedMessage(bytes)->truncated);
+}
+
+TEST(BufferRingTest, HoldsBackWhatIsOverTheWindow) {
+  BufferRing buffers;
+  Uring ring;  // goes first
+  if (!ProbeUring().ok()) GTEST_SKIP();
+  ASSERT_TRUE(ring.Open(4, 8).ok());
+  buffers.SetWindow(2);
+  ASSERT_TRUE(buffers.Open(ring.get(), 0, 5, 4096).ok());
+  EXPECT_EQ(buffers.available(), 2u);
+  buffers.SetWindow(4);
+  EXPECT_EQ(buffers.available(), 4u);
+  for (int i = 0; i < 3; ++i) buffers.Taken();
+  buffers.SetWindow(2);
+  for (uint16_t id = 0; id < 3; ++id) buffers.Return(id);
+  EXPECT_EQ(buffers.available(), 2u) << "one came back, two wait";
+  buffers.SetWindow(100);
+  EXPECT_EQ(buffers.available(), 5u) << "none is lost";
 }
 
 }  // namespace
