@@ -119,6 +119,7 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
                                                  .receive_only = mode == Mode::kReceive,
                                                  .source = sends ? &worker.source : nullptr,
                                                  .batch = std::max(config.spec.batch, 1u),
+                                                 .spin = config.engine.spin > Duration::zero(),
                                                  .stop = &stop,
                                                  .feedback = &shared->received,
                                                  .totals = &worker.totals});

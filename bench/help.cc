@@ -42,7 +42,8 @@ measurement
   --shards N         cores of the measured side (1)
   --load-threads N   cores of the load (those left, at most 4)
   --engine-options   of the ringsock subjects: gso=0|1,gro=0|1,zero_copy=0|1,rx_buffers=N,
-                     rx_batch=N,tx_queue=N,tx_slabs=N,spin_us=N
+                     rx_batch=N,tx_queue=N,tx_slabs=N,spin_us=N. With spin_us the loops written by
+                     hand do not sleep either
   --json FILE|-      everything measured, each round
 
 where the packets go (--topology)
@@ -67,7 +68,8 @@ figures
   x best     CPU per packet of the best loop written by hand over this subject's, by round: median
              and range; over 1 is better
   p50us ...  microseconds from when a packet was due until it was back, over all packets; only with
-             --rate, since flat out it is the length of the queues that the window fills
+             --rate or --window 1, since flat out it is the length of the queues that the window
+             fills. One packet in flight: echo --size 128 --train 1 --peers 1 --window 1
   lost       packets that left the load and never came back, by reason below the table
 )";
 }

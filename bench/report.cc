@@ -79,8 +79,9 @@ std::string FormatRow(const Scenario& scenario, const SubjectResult& subject, in
     ratio_range = absl::StrFormat("%.2f-%.2f", r.min, r.max);
   }
   const auto latency = [&](uint64_t Round::*figure) {
-    // Flat out it is the length of the queues that the window fills.
-    return scenario.traffic.rate > 0 ? Microseconds(subject, figure) : std::string("-");
+    // Flat out it is the length of the queues that the window fills, but for a window of one.
+    const bool shown = scenario.traffic.rate > 0 || scenario.traffic.window == 1;
+    return shown ? Microseconds(subject, figure) : std::string("-");
   };
   return absl::StrFormat(
       "  %-15s%7.3f%7s%7s %11s%4.0f%%%8s%7s%7s%7s%6s %9s\n", subject.spec.Label(),

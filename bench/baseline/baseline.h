@@ -63,6 +63,7 @@ struct Baseline {
   bool receive_only = false;
   Source* source = nullptr;  // send only: each received packet is a request; null: no
   uint32_t batch = 1;
+  bool spin = false;  // ask again and again instead of sleeping
   const std::atomic<bool>* stop = nullptr;
   std::atomic<uint64_t>* feedback = nullptr;  // of receive_only: packets taken, for the load
   BaselineTotals* totals = nullptr;

@@ -28,7 +28,7 @@ absl::Status RunRecvfrom(const Baseline& b) {
   while (!b.stop->load(std::memory_order_relaxed)) {
     sockaddr_in from = {};
     socklen_t length = sizeof(from);
-    const ssize_t size = recvfrom(b.fd, buffer.data(), buffer.size(), 0,
+    const ssize_t size = recvfrom(b.fd, buffer.data(), buffer.size(), b.spin ? MSG_DONTWAIT : 0,
                                   reinterpret_cast<sockaddr*>(&from), &length);
     if (size < 0) continue;
     b.Received(1);

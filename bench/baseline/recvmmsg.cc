@@ -59,9 +59,10 @@ absl::Status RunRecvmmsg(const Baseline& b) {
     tx[i].msg_hdr.msg_iovlen = 1;
     tx[i].msg_hdr.msg_namelen = sizeof(sockaddr_in);
   }
+  const int wait = b.spin ? MSG_DONTWAIT : MSG_WAITFORONE;
   while (!b.stop->load(std::memory_order_relaxed)) {
     for (mmsghdr& message : rx) message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
-    const int n = recvmmsg(b.fd, rx.data(), b.batch, MSG_WAITFORONE, nullptr);
+    const int n = recvmmsg(b.fd, rx.data(), b.batch, wait, nullptr);
     if (n <= 0) continue;
     b.Received(n);
     if (b.receive_only) continue;

@@ -89,12 +89,13 @@ absl::Status RunRecvmmsgGro(const Baseline& b) {
     return absl::UnavailableError(absl::StrCat("UDP_GRO: ", std::strerror(errno)));
   }
   Batch batch(b.batch);
+  const int wait = b.spin ? MSG_DONTWAIT : MSG_WAITFORONE;
   while (!b.stop->load(std::memory_order_relaxed)) {
     for (mmsghdr& message : batch.rx) {
       message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
       message.msg_hdr.msg_controllen = sizeof(Control);
     }
-    const int n = recvmmsg(b.fd, batch.rx.data(), b.batch, MSG_WAITFORONE, nullptr);
+    const int n = recvmmsg(b.fd, batch.rx.data(), b.batch, wait, nullptr);
     uint32_t count = 0;
     uint64_t requests = 0;
     for (int i = 0; i < n; ++i) {

@@ -38,6 +38,7 @@ class UringLoop {
   };
 
   io_uring_sqe* NextEntry();
+  void Wait();
   void Arm();
   void Return(uint32_t buffer);
   void OnCompletion(const io_uring_cqe& completion);
@@ -63,7 +64,8 @@ UringLoop::~UringLoop() {
 
 absl::Status UringLoop::Open() {
   io_uring_params params = {};
-  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE;
+  params.flags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN | IORING_SETUP_CQSIZE |
+                 IORING_SETUP_TASKRUN_FLAG;
   params.cq_entries = 16 * kEntries;
   int error = io_uring_queue_init_params(kEntries, &ring_, &params);
   if (error != 0) return absl::UnavailableError(absl::StrCat("io_uring: ", std::strerror(-error)));
@@ -189,12 +191,26 @@ void UringLoop::OnCompletion(const io_uring_cqe& completion) {
   OnReceive(buffer, static_cast<uint32_t>(completion.res));
 }
 
+// Until there is a completion, or some milliseconds have passed.
+void UringLoop::Wait() {
+  if (b_.spin) {
+    io_uring_submit(&ring_);
+    while (io_uring_cq_ready(&ring_) == 0 && !b_.stop->load(std::memory_order_relaxed)) {
+      if ((IO_URING_READ_ONCE(*ring_.sq.kflags) & IORING_SQ_TASKRUN) != 0) {
+        io_uring_get_events(&ring_);
+      }
+    }
+    return;
+  }
+  __kernel_timespec timeout = {.tv_sec = 0, .tv_nsec = 20'000'000};
+  io_uring_cqe* first = nullptr;
+  io_uring_submit_and_wait_timeout(&ring_, &first, 1, &timeout, nullptr);
+}
+
 void UringLoop::Run() {
   while (!b_.stop->load(std::memory_order_relaxed)) {
     if (!armed_) Arm();
-    __kernel_timespec timeout = {.tv_sec = 0, .tv_nsec = 20'000'000};
-    io_uring_cqe* first = nullptr;
-    io_uring_submit_and_wait_timeout(&ring_, &first, 1, &timeout, nullptr);
+    Wait();
     std::array<io_uring_cqe*, 8> completions;
     while (const unsigned n = io_uring_peek_batch_cqe(&ring_, completions.data(), 8)) {
       for (unsigned i = 0; i < n; ++i) OnCompletion(*completions[i]);
