@@ -42,6 +42,8 @@ CounterSnapshot& CounterSnapshot::operator+=(const CounterSnapshot& other) {
   for (size_t i = 0; i < kDrops; ++i) drops[i] += other.drops[i];
   rx_unknown_source += other.rx_unknown_source;
   sprays += other.sprays;
+  tx_zero_copy += other.tx_zero_copy;
+  tx_zero_copy_copied += other.tx_zero_copy_copied;
   return *this;
 }
 
@@ -59,6 +61,8 @@ std::string CounterSnapshot::ToString() const {
   }
   append("rx_unknown_source", rx_unknown_source);
   append("sprays", sprays);
+  append("tx_zero_copy", tx_zero_copy);
+  append("tx_zero_copy_copied", tx_zero_copy_copied);
   for (size_t i = 0; i < kDrops; ++i) append(DropName(static_cast<Drop>(i)), drops[i]);
   return text;
 }
@@ -73,6 +77,8 @@ CounterSnapshot ShardCounters::Snapshot() const {
   for (size_t i = 0; i < kDrops; ++i) copy.drops[i] = read(drops_[i]);
   copy.rx_unknown_source = read(rx_unknown_source_);
   copy.sprays = read(sprays_);
+  copy.tx_zero_copy = read(zero_copy_);
+  copy.tx_zero_copy_copied = read(zero_copy_copied_);
   return copy;
 }
 

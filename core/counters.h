@@ -62,8 +62,10 @@ struct CounterSnapshot {
   };
   std::array<Path, kPathKinds> paths{};
   std::array<uint64_t, kDrops> drops{};
-  uint64_t rx_unknown_source = 0;  // of the received: from an address no peer owns (spec: RECV-4)
-  uint64_t sprays = 0;             // sends that went to every endpoint (spec: SEND-2, SEND-3)
+  uint64_t rx_unknown_source = 0;    // of the received: from an address no peer owns (spec: RECV-4)
+  uint64_t sprays = 0;               // sends that went to every endpoint (spec: SEND-2, SEND-3)
+  uint64_t tx_zero_copy = 0;         // trains that left without a copy
+  uint64_t tx_zero_copy_copied = 0;  // trials of that which the kernel copied after all
 
   CounterSnapshot& operator+=(const CounterSnapshot& other);
   std::string ToString() const;  // only what is not zero
@@ -88,6 +90,10 @@ class alignas(64) ShardCounters {
   void AddDrop(Drop drop, uint64_t packets) { Add(drops_[static_cast<size_t>(drop)], packets); }
   void AddUnknownSource(uint64_t packets) { Add(rx_unknown_source_, packets); }
   void AddSpray() { Add(sprays_, 1); }
+  void AddZeroCopy(uint64_t trains, uint64_t copied) {
+    Add(zero_copy_, trains);
+    Add(zero_copy_copied_, copied);
+  }
   CounterSnapshot Snapshot() const;
 
  private:
@@ -104,6 +110,8 @@ class alignas(64) ShardCounters {
   std::array<Cell, kDrops> drops_{};
   Cell rx_unknown_source_{0};
   Cell sprays_{0};
+  Cell zero_copy_{0};
+  Cell zero_copy_copied_{0};
 };
 
 }  // namespace ringsock

@@ -80,6 +80,7 @@ absl::StatusOr<std::unique_ptr<EngineImpl>> EngineImpl::Start(const EngineOption
   io::LoopOptions control = options.io;
   control.rx_buffers = 2;
   control.tx_slabs = 1;
+  control.zero_copy = false;
   control.spin = Duration::zero();
   absl::StatusOr<std::unique_ptr<io::Loop>> loop = io::CreateLoop(control);
   if (!loop.ok()) return loop.status();

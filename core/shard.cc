@@ -460,6 +460,10 @@ void EngineShard::CountSocketDrops() {
     counters_.AddDrop(
         Drop::kRxKernel,
         stats.rx_kernel_drops - std::exchange((*socket)->kernel_drops, stats.rx_kernel_drops));
+    counters_.AddZeroCopy(
+        stats.tx_zero_copy - std::exchange((*socket)->zero_copy, stats.tx_zero_copy),
+        stats.tx_zero_copy_copied -
+            std::exchange((*socket)->zero_copy_copied, stats.tx_zero_copy_copied));
     if (env_.link->health[socket == &v6_].Look(stats.tx_packets, now_)) wake_control_ = true;
   }
 }

@@ -107,6 +107,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
     bool bound = false;  // to one address
     uint64_t truncated = 0;
     uint64_t kernel_drops = 0;
+    uint64_t zero_copy = 0;
+    uint64_t zero_copy_copied = 0;
   };
 
   void OnReceive(io::SocketId socket, std::span<const io::RxTrain> trains) override;

@@ -53,11 +53,11 @@ std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer)
 
 BufferRing::~BufferRing() {
   if (ring_ != nullptr) munmap(ring_, RingBytes(slots_));
-  if (buffers_ != nullptr) munmap(buffers_, size_t{count_} * buffer_size_);
+  if (own_ && buffers_ != nullptr) munmap(buffers_, size_t{count_} * buffer_size_);
 }
 
-absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count,
-                              uint32_t buffer_size) {
+absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count, uint32_t buffer_size,
+                              std::span<std::byte> memory) {
   if (count == 0 || count > 32768) {
     return absl::InvalidArgumentError(
         absl::StrCat("receive buffers: ", count, " is not 1 to 32768"));
@@ -67,7 +67,8 @@ absl::Status BufferRing::Open(io_uring* ring, uint16_t group, uint32_t count,
   slots_ = std::bit_ceil(count);
   group_ = group;
   ring_ = reinterpret_cast<io_uring_buf_ring*>(Map(RingBytes(slots_)));
-  buffers_ = Map(size_t{count} * buffer_size);
+  own_ = memory.empty();
+  buffers_ = own_ ? Map(size_t{count} * buffer_size) : memory.data();
   if (ring_ == nullptr || buffers_ == nullptr) {
     return absl::ResourceExhaustedError(
         absl::StrCat("out of memory for ", count, " receive buffers: ask for fewer"));

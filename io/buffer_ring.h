@@ -44,11 +44,11 @@ class BufferRing {
   BufferRing(const BufferRing&) = delete;
   BufferRing& operator=(const BufferRing&) = delete;
 
-  // Allocates `count` buffers (1 to 32,768) of `buffer_size` bytes, registers them as `group` and
-  // gives all to the kernel. The ring must not be closed before this object has gone, or
-  // unregistering is left to its end.
+  // Allocates `count` buffers (1 to 32,768) of `buffer_size` bytes, or cuts them from `memory` of
+  // the caller, registers them as `group` and gives all to the kernel. The ring must not be closed
+  // before this object has gone, or unregistering is left to its end.
   absl::Status Open(io_uring* ring, uint16_t group, uint32_t count,
-                    uint32_t buffer_size = kRxBufferSize);
+                    uint32_t buffer_size = kRxBufferSize, std::span<std::byte> memory = {});
 
   uint16_t group() const { return group_; }
   // The first `size` bytes of a buffer that the kernel handed out.
@@ -78,6 +78,7 @@ class BufferRing {
 
   io_uring_buf_ring* ring_ = nullptr;
   std::byte* buffers_ = nullptr;
+  bool own_ = false;  // the memory of the buffers
   uint32_t buffer_size_ = 0;
   uint32_t count_ = 0;
   uint32_t slots_ = 0;  // count_ rounded up to a power of two

@@ -42,7 +42,9 @@ struct LoopOptions {
   Backend backend = Backend::kAuto;  // kAuto: io_uring where it works, else recvmmsg/sendmmsg
   bool gso = true;                   // UDP_SEGMENT; off: every datagram is sent by itself
   bool gro = true;                   // UDP_GRO; off: every received train is one datagram
-  bool zero_copy = true;             // SENDMSG_ZC for slabs where notifications show that it pays
+  // io_uring: long trains out of slabs and receive buffers are sent without a copy to destinations
+  // where the kernel's notifications show that it pays. Both are then in huge pages.
+  bool zero_copy = true;
   // Super-packet buffers of 64 KiB plus header room. So many are in use as stay in the cache
   // (io/receive_window.h): long trains take 4 or 5 of them, single packets all.
   uint32_t rx_buffers = 64;
@@ -93,7 +95,7 @@ struct RxTrain {
 };
 
 // A block of memory owned by the loop, for a sender that builds a train. Handed back by Send() (or
-// Release()); reused when the kernel no longer reads it.
+// ReleaseSlab()); reused when the kernel no longer reads it.
 struct TxSlab {
   std::byte* data = nullptr;
   uint32_t capacity = 0;  // kMaxDatagram or more
@@ -108,7 +110,8 @@ struct TxTrain {
   Endpoint to;
   IpAddress from = IpAddress::AnyV6();  // source address (IP_PKTINFO); unspecified: the kernel's
   // Set when the bytes are in a slab of this loop, which then takes it back. Else the bytes must
-  // stay as they are until Flush() has returned.
+  // stay as they are until Flush() has returned, or, in a slab that the caller keeps, until
+  // ReleaseSlab().
   TxSlab* slab = nullptr;
 
   uint32_t packets() const {
@@ -194,7 +197,8 @@ class Loop {
   virtual void Flush() = 0;
   // A free slab, or null when the kernel still holds all of them (the caller then drops or copies).
   virtual TxSlab* AcquireSlab() = 0;
-  // Gives back a slab that was not sent.
+  // Gives back a slab that was not sent, or whose bytes were sent as if they were the caller's own,
+  // after the Flush() that sent them.
   virtual void ReleaseSlab(TxSlab* slab) = 0;
 
   // TCP on this loop (io/stream.h); null if the loop has none. Lives as long as the loop.

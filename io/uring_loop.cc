@@ -23,8 +23,8 @@
 #include "base/log.h"
 #include "io/buffer_ring.h"
 #include "io/control_message.h"
+#include "io/pinned_memory.h"
 #include "io/receive_window.h"
-#include "io/slab_pool.h"
 #include "io/udp_reopen.h"
 #include "io/udp_socket.h"
 #include "io/uring.h"
@@ -49,7 +49,8 @@ class UringLoop final : public Loop {
       : options_(options),
         rx_batch_(std::clamp(options.rx_batch, 1u, std::max(1u, options.rx_buffers))),
         window_(std::max(1u, options.rx_buffers)),
-        sender_(options, &ring_, [this] { Reap(); }),
+        memory_(UringSender::MemoryNeeded(options), options.zero_copy),
+        sender_(options, &ring_, &memory_, [this] { Reap(); }),
         streams_(options, &ring_) {
     batch_.reserve(rx_batch_);
     held_.reserve(rx_batch_);
@@ -71,8 +72,8 @@ class UringLoop final : public Loop {
 
   void Send(SocketId id, const TxTrain& train) override;
   void Flush() override;
-  TxSlab* AcquireSlab() override { return sender_.slabs().Acquire(); }
-  void ReleaseSlab(TxSlab* slab) override { sender_.slabs().Release(slab); }
+  TxSlab* AcquireSlab() override { return sender_.AcquireSlab(); }
+  void ReleaseSlab(TxSlab* slab) override { sender_.ReleaseSlab(slab); }
 
   StreamLoop* streams() override { return &streams_; }
   size_t Poll(Instant deadline) override;
@@ -107,7 +108,8 @@ class UringLoop final : public Loop {
   const LoopOptions options_;
   const uint32_t rx_batch_;
   Waker waker_;
-  BufferRing buffers_;  // outlives the ring, which may be writing to it
+  PinnedMemory memory_;  // outlives the ring, which may be writing to it
+  BufferRing buffers_;   // likewise
   Uring ring_;
   ReceiveWindow window_;
   UringSender sender_;
@@ -141,7 +143,8 @@ absl::Status UringLoop::Init() {
       2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets + options_.stream_buffers);
   if (auto status = ring_.Open(sends, completions); !status.ok()) return status;
   buffers_.SetWindow(window_.size());
-  return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers);
+  return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers, kRxBufferSize,
+                       sender_.buffers());
 }
 
 UringLoop::~UringLoop() {
@@ -426,10 +429,11 @@ void UringLoop::OnReceiveEnd(UringSocket& socket, int result) {
 }
 
 void UringLoop::OnNotification(CompletionTag tag, int result) {
-  const auto verdict = sender_.OnNotification(tag, result);
-  UringSocket* socket = verdict.has_value() ? Find(verdict->socket) : nullptr;
-  if (socket == nullptr) return;
-  ++(verdict->copied ? socket->stats.tx_zero_copy_copied : socket->stats.tx_zero_copy);
+  const auto done = sender_.OnNotification(tag, result);
+  if (done.buffer.has_value()) buffers_.Return(*done.buffer);
+  buffers_.Publish();
+  UringSocket* socket = done.failed ? nullptr : Find(done.socket);
+  if (socket != nullptr) socket->CountZeroCopy(done.copied);
 }
 
 // ---- Receiving ----
@@ -463,7 +467,9 @@ size_t UringLoop::DeliverBatch(UringSocket& socket) {
   if (!batch_.empty()) socket.handler->OnReceive(socket.id, batch_);
   // The handler may have sent the very bytes it was shown; they must leave before new ones come.
   Flush();
-  for (const uint16_t buffer : held_) buffers_.Return(buffer);
+  for (const uint16_t buffer : held_) {
+    if (sender_.GiveBackBuffer(buffer)) buffers_.Return(buffer);
+  }
   buffers_.SetWindow(window_.EndBatch());
   buffers_.Publish();
   return batch_.size();
@@ -484,10 +490,8 @@ void UringLoop::AddTrain(UringSocket& socket, UringSocket::Filled filled) {
   train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
   train.from = message->from;
   train.to = control.to;
-  socket.stats.rx_packets += train.packets();
-  socket.stats.rx_bytes += size;
+  socket.CountReceived(train);
   window_.Add(size);
-  ++socket.stats.rx_trains;
 }
 
 }  // namespace

@@ -3,7 +3,11 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <utility>
+
+#include "base/log.h"
+#include "io/buffer_ring.h"
 
 namespace ringsock::io {
 namespace {
@@ -23,14 +27,29 @@ constexpr Duration kCompletionWait = std::chrono::seconds(1);
 
 }  // namespace
 
-UringSender::UringSender(const LoopOptions& options, Uring* ring, std::function<void()> reap)
+size_t UringSender::MemoryNeeded(const LoopOptions& options) {
+  return options.tx_slabs * SlabPool::kSlabSize + size_t{options.rx_buffers} * kRxBufferSize;
+}
+
+UringSender::UringSender(const LoopOptions& options, Uring* ring, PinnedMemory* memory,
+                         std::function<void()> reap)
     : ring_(ring),
       reap_(std::move(reap)),
       capacity_(std::max(1u, options.tx_queue)),
-      slabs_(options.tx_slabs),
-      slab_uses_(options.tx_slabs),
+      memory_(*memory),
+      slab_count_(options.tx_slabs),
+      most_buffers_read_(options.rx_buffers / 2),
+      slabs_(options.tx_slabs, memory->bytes()),
+      blocks_(options.tx_slabs + options.rx_buffers),
+      readers_(blocks_.size()),
       zero_copy_(options.zero_copy),
-      slots_(capacity_ + kMaxTrainPackets) {}
+      slots_(capacity_ + kMaxTrainPackets) {
+  if (memory->bytes().size() >= MemoryNeeded(options)) {
+    buffers_ = memory->bytes().subspan(slab_count_ * SlabPool::kSlabSize,
+                                       size_t{options.rx_buffers} * kRxBufferSize);
+  }
+  for (uint32_t i = 0; i < readers_.size(); ++i) free_readers_.push_back(i);
+}
 
 void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
   TxTrain rest = train;
@@ -42,18 +61,42 @@ void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
 
 void UringSender::Append(UringSocket& socket, const TxTrain& part) {
   const uint32_t packets = part.packets();
-  const bool zero_copy = part.slab != nullptr && packets >= ZeroCopyMemory::kMinPackets &&
-                         zero_copy_.Use(part.to.ip, now_);
+  // A datagram that has to be fragmented is always copied, which says nothing about trains.
+  const bool zero_copy =
+      packets > 1 && part.size >= ZeroCopyMemory::kMinBytes && MayGoWithoutCopy(part);
   Leader& leader = leaders_[HashEndpoint(part.to, socket.id) % kLeaders];
   if (count_ == capacity_ ||
       (leader.submission == submission_ && !SharesFate(slots_[leader.slot], part, zero_copy))) {
     Flush();
   }
   if (packets > 1) leader = {submission_, count_};
-  if (part.slab != nullptr) {
-    slab_uses_[slabs_.IndexOf(part.slab)] = {part.slab, 1, socket.id, part.to.ip};
-  }
   Prepare(count_++, socket, part, zero_copy);
+}
+
+// If
+//   1. it lies in memory of the loop,
+//   2. the notification will find room,
+//   3. there are receive buffers left to receive with, and
+//   4. it pays.
+bool UringSender::MayGoWithoutCopy(const TxTrain& part) {
+  const uint32_t block = BlockOf(part.data);
+  if (block == blocks_.size()) return false;  // 1
+  if (free_readers_.empty()) return false;    // 2
+  if (block >= slab_count_ && blocks_[block].readers == 0 && buffers_read_ >= most_buffers_read_) {
+    return false;  // 3
+  }
+  return zero_copy_.Use(part.to.ip, now_);  // 4
+}
+
+// blocks_.size() if it is foreign memory.
+uint32_t UringSender::BlockOf(const std::byte* data) const {
+  const auto offset = static_cast<size_t>(data - memory_.bytes().data());
+  const size_t slab_bytes = slab_count_ * SlabPool::kSlabSize;
+  if (offset < slab_bytes) return static_cast<uint32_t>(offset / SlabPool::kSlabSize);
+  if (offset - slab_bytes < buffers_.size()) {
+    return slab_count_ + static_cast<uint32_t>((offset - slab_bytes) / kRxBufferSize);
+  }
+  return static_cast<uint32_t>(blocks_.size());
 }
 
 // True if the kernel cannot refuse the leader and then take `part`.
@@ -80,9 +123,10 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
   header.msg_control = header.msg_controllen > 0 ? &slot.control : nullptr;
 
   CompletionTag tag{CompletionTag::kSend, 0, index};
+  slot.registered = zero_copy && registration_ == Registration::kDone;
   if (zero_copy) {
     tag.kind = CompletionTag::kZeroCopy;
-    tag.slab = static_cast<uint32_t>(slabs_.IndexOf(part.slab));
+    tag.slab = AddReader(BlockOf(part.data), socket.id, part.to.ip);
   }
   io_uring_sqe* sqe = ring_->NextSqe(tag);
   // MSG_DONTWAIT: a full socket buffer is an error at once. Without it the kernel would retry in
@@ -90,6 +134,10 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
   if (zero_copy) {
     io_uring_prep_sendmsg_zc(sqe, socket.fd(), &header, MSG_DONTWAIT);
     sqe->ioprio |= kReportUsage;
+    if (slot.registered) {
+      sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
+      sqe->buf_index = 0;
+    }
   } else {
     io_uring_prep_sendmsg(sqe, socket.fd(), &header, MSG_DONTWAIT);
   }
@@ -107,6 +155,8 @@ void UringSender::SubmitAll(uint32_t requests) {
 
 void UringSender::Flush() {
   if (count_ == 0) return;
+  if (registration_ == Registration::kWanted) [[unlikely]]
+    Register();
   SubmitAll(count_);
   for (uint32_t i = 0; i < count_; ++i) Finish(i);
   count_ = 0;
@@ -116,29 +166,82 @@ void UringSender::Flush() {
 void UringSender::OnSent(CompletionTag tag, int result, bool more) {
   slots_[tag.id].result = result;
   --outstanding_;
+  if (tag.kind != CompletionTag::kZeroCopy) return;
   if (more) {
-    SlabUse& use = slab_uses_[tag.slab];
-    ++use.holders;
-    use.failed = result < 0;
-    ++in_kernel_;
+    readers_[tag.slab].failed = result < 0;
+  } else {
+    RemoveReader(tag.slab);
   }
 }
 
-std::optional<UringSender::ZeroCopyVerdict> UringSender::OnNotification(CompletionTag tag,
-                                                                        int result) {
-  const SlabUse use = slab_uses_[tag.slab];
-  --in_kernel_;
-  DropHolder(tag.slab);
-  if (use.failed) return std::nullopt;
-  const bool copied = (static_cast<uint32_t>(result) & kWasCopied) != 0;
-  zero_copy_.Learn(use.to, copied, now_);
-  return ZeroCopyVerdict{use.socket, copied};
+UringSender::Notification UringSender::OnNotification(CompletionTag tag, int result) {
+  const Reader reader = readers_[tag.slab];
+  Notification notification;
+  if (RemoveReader(tag.slab) && reader.block >= slab_count_) {
+    notification.buffer = static_cast<uint16_t>(reader.block - slab_count_);
+  }
+  notification.socket = reader.socket;
+  notification.failed = reader.failed;
+  notification.copied = (static_cast<uint32_t>(result) & kWasCopied) != 0;
+  if (notification.failed) return notification;
+  zero_copy_.Learn(reader.to, notification.copied, now_);
+  if (!notification.copied && registration_ == Registration::kNotNeeded) {
+    registration_ = Registration::kWanted;
+  }
+  return notification;
 }
 
-void UringSender::DropHolder(uint32_t slab) {
-  SlabUse& use = slab_uses_[slab];
-  if (--use.holders == 0) slabs_.Release(use.slab);
+// ---- Blocks ----
+
+void UringSender::ReleaseSlab(TxSlab* slab) {
+  GiveBack(static_cast<uint32_t>(slabs_.IndexOf(slab)));
 }
+
+// True if the block is free now.
+bool UringSender::GiveBack(uint32_t block) {
+  if (blocks_[block].readers > 0) {
+    blocks_[block].given_back = true;
+    return false;
+  }
+  if (block < slab_count_) slabs_.Release(slabs_.At(block));
+  return true;
+}
+
+uint32_t UringSender::AddReader(uint32_t block, SocketId socket, const IpAddress& to) {
+  const uint32_t reader = free_readers_.back();
+  free_readers_.pop_back();
+  readers_[reader] = {block, socket, to, false};
+  if (blocks_[block].readers++ == 0 && block >= slab_count_) ++buffers_read_;
+  return reader;
+}
+
+// True if its block has become free.
+bool UringSender::RemoveReader(uint32_t reader) {
+  const uint32_t block = readers_[reader].block;
+  free_readers_.push_back(reader);
+  if (--blocks_[block].readers > 0) return false;
+  if (block >= slab_count_) --buffers_read_;
+  return std::exchange(blocks_[block].given_back, false) && GiveBack(block);
+}
+
+// Touches and pins all of it, which takes about a millisecond, once.
+void UringSender::Register() {
+  const int error = memory_.Register(ring_->get());
+  registration_ = error == 0 ? Registration::kDone : Registration::kImpossible;
+  constexpr const char* kPages[] = {"small pages", "huge pages where the kernel has some",
+                                    "reserved huge pages"};
+  const char* pages = kPages[static_cast<size_t>(memory_.pages())];
+  const size_t kilobytes = memory_.bytes().size() >> 10;
+  if (error == 0) {
+    Log().info("zero-copy send: {} KiB registered, in {}", kilobytes, pages);
+  } else {
+    Log().warn("zero-copy send pins memory at each send: {} KiB in {} cannot be registered: {}{}",
+               kilobytes, pages, strerror(error),
+               error == ENOMEM ? "; raise RLIMIT_MEMLOCK (ulimit -l)" : "");
+  }
+}
+
+// ---- Judging ----
 
 // Whether a later train of this submission to the same destination has left.
 bool UringSender::WasOvertaken(uint32_t index) const {
@@ -161,8 +264,14 @@ void UringSender::CopyInstead(uint32_t index) {
   SubmitAll(1);
   slot.result = slots_[capacity_].result;
   if (slot.result < 0) return;
+  const bool unknown = error == EINVAL || error == EOPNOTSUPP;
+  if (unknown && slot.registered) {
+    // Linux 6.15 is the first to take registered memory here.
+    registration_ = Registration::kImpossible;
+    return;
+  }
   zero_copy_.Learn(slot.train.to.ip, /*copied=*/true, now_);
-  if (error == EINVAL || error == EOPNOTSUPP) zero_copy_.Disable();
+  if (unknown) zero_copy_.Disable();
 }
 
 void UringSender::Finish(uint32_t index) {
@@ -184,7 +293,7 @@ void UringSender::Finish(uint32_t index) {
   } else {
     Failed(socket, {&part, 0, part.packets(), error});
   }
-  if (part.slab != nullptr) DropHolder(static_cast<uint32_t>(slabs_.IndexOf(part.slab)));
+  if (part.slab != nullptr) ReleaseSlab(part.slab);
 }
 
 void UringSender::Sent(UringSocket& socket, const TxTrain& part) {

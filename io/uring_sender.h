@@ -1,6 +1,11 @@
 // The sending half of the io_uring loop. Trains become SENDMSG requests, all handed over by one
 // io_uring_enter; none of them waits, so all have completed when it returns.
 //
+// Zero copy. A long train that lies in memory of the loop, a slab or a receive buffer that is being
+// forwarded, may leave as SENDMSG_ZC: the device reads that memory, and the block is used again
+// only after the kernel's notification. io/zero_copy_memory.h decides by destination. When the
+// first one proves good, the memory is registered with the ring, so that it is pinned once.
+//
 // Order. Requests are carried out in the order they were queued, and one that fails does not stop
 // the next. But a train that is refused as a whole and replayed must not be overtaken by a later
 // datagram to the same destination. What refuses a train (its segments do not fit the route, or the
@@ -19,11 +24,13 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <span>
 
 #include "base/cache_line.h"
 #include "base/clock.h"
 #include "io/control_message.h"
 #include "io/loop.h"
+#include "io/pinned_memory.h"
 #include "io/slab_pool.h"
 #include "io/uring.h"
 #include "io/uring_socket.h"
@@ -33,27 +40,37 @@ namespace ringsock::io {
 
 class UringSender {
  public:
-  // `reap` drains the ring and brings the completions of sends to the On...() calls below.
-  UringSender(const LoopOptions& options, Uring* ring, std::function<void()> reap);
+  // Bytes for the slabs and receive buffers that `options` ask for.
+  static size_t MemoryNeeded(const LoopOptions& options);
+  // `reap` drains the ring and brings the completions of sends to the On...() calls below. `memory`
+  // is MemoryNeeded() long, and outlives the ring.
+  UringSender(const LoopOptions& options, Uring* ring, PinnedMemory* memory,
+              std::function<void()> reap);
 
   // The time, for verdicts that expire. Coarse is enough.
   void SetNow(Instant now) { now_ = now; }
   void Queue(UringSocket& socket, const TxTrain& train);
   // Everything queued has been sent, or reported as failed, when it returns.
   void Flush();
-  SlabPool& slabs() { return slabs_; }
+  TxSlab* AcquireSlab() { return slabs_.Acquire(); }
+  void ReleaseSlab(TxSlab* slab);
+  // Where the receive buffers are, of BufferRing's size.
+  std::span<std::byte> buffers() const { return buffers_; }
+  // The loop is done with a receive buffer. False: the kernel still reads it, and the notification
+  // that ends that says it is free.
+  bool GiveBackBuffer(uint16_t buffer) { return GiveBack(slab_count_ + buffer); }
 
   // The completion of a send. `more`: a notification will follow.
   void OnSent(CompletionTag tag, int result, bool more);
-  struct ZeroCopyVerdict {
-    SocketId socket;
-    bool copied;
+  // What a notification says: the kernel no longer reads what a zero-copy send sent.
+  struct Notification {
+    SocketId socket = 0;
+    bool copied = false;
+    // The send had failed. Then the kernel says "copied", because nothing went without a copy.
+    bool failed = false;
+    std::optional<uint16_t> buffer;  // this receive buffer is free now
   };
-  // The kernel no longer reads the slab of a zero-copy send. Nothing if the send had failed: then
-  // the kernel says "copied", because nothing went without a copy.
-  std::optional<ZeroCopyVerdict> OnNotification(CompletionTag tag, int result);
-  // Zero-copy sends whose notification is still to come.
-  uint32_t in_kernel() const { return in_kernel_; }
+  Notification OnNotification(CompletionTag tag, int result);
 
  private:
   // One request. The kernel reads it during the submission only.
@@ -65,15 +82,20 @@ class UringSender {
     TxTrain train;
     UringSocket* socket = nullptr;
     bool zero_copy = false;
+    bool registered = false;  // zero copy from registered memory
     int result = 0;
   };
-  // A slab between Send() and its return to the pool.
-  struct SlabUse {
-    TxSlab* slab = nullptr;
-    uint32_t holders = 0;  // the queue, the kernel
+  // A zero-copy send from its request to its notification.
+  struct Reader {
+    uint32_t block = 0;
     SocketId socket = 0;
     IpAddress to;
-    bool failed = false;  // the zero-copy send
+    bool failed = false;
+  };
+  // A slab or, behind those, a receive buffer.
+  struct Block {
+    uint16_t readers = 0;
+    bool given_back = false;  // nobody but readers needs it
   };
 
   void Append(UringSocket& socket, const TxTrain& part);
@@ -86,21 +108,35 @@ class UringSender {
   void Sent(UringSocket& socket, const TxTrain& part);
   void Failed(UringSocket& socket, const SendFailure& failure);
   bool Replay(UringSocket& socket, const TxTrain& part);
-  void DropHolder(uint32_t slab);
+  bool MayGoWithoutCopy(const TxTrain& part);
+  uint32_t BlockOf(const std::byte* data) const;
+  uint32_t AddReader(uint32_t block, SocketId socket, const IpAddress& to);
+  bool RemoveReader(uint32_t reader);
+  bool GiveBack(uint32_t block);
+  void Register();
 
   Uring* const ring_;
   const std::function<void()> reap_;
   const uint32_t capacity_;
-  SlabPool slabs_;
-  CacheLineVector<SlabUse> slab_uses_;
-  ZeroCopyMemory zero_copy_;
   Instant now_{};
+
+  PinnedMemory& memory_;
+  const uint32_t slab_count_;
+  const uint32_t most_buffers_read_;  // the others are for receiving
+  std::span<std::byte> buffers_;
+  SlabPool slabs_;
+  CacheLineVector<Block> blocks_;
+  CacheLineVector<Reader> readers_;
+  CacheLineVector<uint32_t> free_readers_;
+  uint32_t buffers_read_ = 0;
+  ZeroCopyMemory zero_copy_;
+  enum class Registration : uint8_t { kNotNeeded, kWanted, kDone, kImpossible };
+  Registration registration_ = Registration::kNotNeeded;
 
   // The queue, and behind it room for one replay.
   CacheLineVector<Slot> slots_;
   uint32_t count_ = 0;
   uint32_t outstanding_ = 0;  // submitted without a completion yet
-  uint32_t in_kernel_ = 0;
 
   // By hash of socket and destination: the last train of this submission that goes there. Two
   // destinations in one bucket cost a submission more, no order.

@@ -40,6 +40,13 @@ struct alignas(kCacheLine) UringSocket {
   int fd() const { return udp.fd.get(); }
   bool is_v4() const { return udp.local.IsV4(); }
 
+  void CountReceived(const RxTrain& train) {
+    stats.rx_packets += train.packets();
+    stats.rx_bytes += train.size;
+    ++stats.rx_trains;
+  }
+  void CountZeroCopy(bool copied) { ++(copied ? stats.tx_zero_copy_copied : stats.tx_zero_copy); }
+
   bool HasFilled() const { return filled_head != filled_tail; }
   void PushFilled(Filled f) { filled[filled_tail++ & (filled.size() - 1)] = f; }
   Filled PopFilled() { return filled[filled_head++ & (filled.size() - 1)]; }

@@ -12,11 +12,21 @@ ZeroCopyMemory::Slot& ZeroCopyMemory::SlotOf(const IpAddress& to) {
 bool ZeroCopyMemory::Use(const IpAddress& to, Instant now) {
   if (!enabled_) return false;
   Slot& slot = SlotOf(to);
-  if (slot.state == State::kEmpty || slot.to != to) slot = Slot{.to = to};
-  if (slot.state == State::kOn) return true;
-  if (slot.state != State::kEmpty && now < slot.until) return false;
+  const bool known = slot.state != State::kEmpty && slot.to == to;
+  if (slot.state == State::kOn) {
+    if (known) {
+      slot.time = now;
+      return true;
+    }
+    if (now - slot.time < kIdle) return false;
+  } else if (known && now < slot.time) {
+    return false;
+  }
+  if (now < next_trial_) return false;
+  next_trial_ = now + kTrialGap;
+  if (!known) slot = Slot{.to = to};
   slot.state = State::kTrial;
-  slot.until = now + kTrialTimeout;
+  slot.time = now + kTrialTimeout;
   return true;
 }
 
@@ -25,13 +35,15 @@ void ZeroCopyMemory::Learn(const IpAddress& to, bool copied, Instant now) {
   // A straggler: the destination was forgotten, or judged by an earlier notification.
   if (slot.to != to || slot.state == State::kEmpty || slot.state == State::kOff) return;
   if (!copied) {
+    if (slot.state == State::kOn) return;
     slot.state = State::kOn;
-    slot.retry = {};
+    slot.time = slot.since = now;
     return;
   }
+  if (slot.state == State::kOn && now - slot.since >= kLastRetry) slot.retry = {};
   slot.state = State::kOff;
   slot.retry = slot.retry == Duration{} ? kFirstRetry : std::min(2 * slot.retry, kLastRetry);
-  slot.until = now + slot.retry;
+  slot.time = now + slot.retry;
 }
 
 }  // namespace ringsock::io

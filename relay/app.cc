@@ -174,6 +174,7 @@ LocalServices::Options App::ServicesOptions() {
   LocalServices::Options options;
   options.loop.backend = config_.backend;
   options.loop.tx_slabs = kServiceSlabs;
+  options.loop.zero_copy = false;
   options.loop.max_streams = 2 * LocalHttp::kMaxConnections;
   options.loop.stream_buffers = LocalHttp::kMaxConnections;
   if (config_.stun_port >= 0) {

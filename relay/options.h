@@ -76,6 +76,7 @@ using AllowList = absl::flat_hash_set<PublicKey>;
 // buffers of one record, where that is each of them, cost 13 % (1 to 1) and 21 % (20 to 20) more.
 inline io::LoopOptions RelayLoopOptions() {
   io::LoopOptions options;
+  options.zero_copy = false;  // of datagrams, which here are single answers of STUN
   options.stream_buffers = 12;
   options.stream_buffer_size = 32 << 10;
   return options;

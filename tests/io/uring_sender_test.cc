@@ -29,6 +29,8 @@ io_uring* g_ring = nullptr;  // the one opened last
 std::function<int(const msghdr&, bool zero_copy)> g_refuse;
 bool g_zero_copy_pays = false;  // notifications say so, also on loopback
 unsigned g_zero_copy_sends = 0;
+unsigned g_registered_sends = 0;  // of these, those from registered memory
+bool g_know_registered = true;    // Linux 6.15 and later do
 
 bool IsTrain(const msghdr& header) {
   for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr;
@@ -44,8 +46,11 @@ void RefuseSends(io_uring& ring) {
     const bool zero_copy = sqe.opcode == IORING_OP_SENDMSG_ZC;
     if (!zero_copy && sqe.opcode != IORING_OP_SENDMSG) continue;
     if (zero_copy) ++g_zero_copy_sends;
-    const int error =
-        g_refuse ? g_refuse(*reinterpret_cast<const msghdr*>(sqe.addr), zero_copy) : 0;
+    int error = g_refuse ? g_refuse(*reinterpret_cast<const msghdr*>(sqe.addr), zero_copy) : 0;
+    if (zero_copy && (sqe.ioprio & IORING_RECVSEND_FIXED_BUF) != 0) {
+      ++g_registered_sends;
+      if (!g_know_registered) error = EINVAL;
+    }
     if (error == 0) continue;
     const uint64_t tag = sqe.user_data;
     memset(&sqe, 0, sizeof sqe);
@@ -110,7 +115,7 @@ class UringSenderTest : public testing::Test {
       GTEST_SKIP() << "no-operations of this kernel have no result (Linux 6.10)";
     }
     g_refuse = nullptr;
-    g_zero_copy_sends = 0;
+    g_zero_copy_sends = g_registered_sends = 0;
     recorder_.failures.clear();
     next_ = 0;
     before_ = loop_->Stats(from_);
@@ -118,6 +123,7 @@ class UringSenderTest : public testing::Test {
   static void Pass() {
     g_refuse = nullptr;
     g_zero_copy_pays = false;
+    g_know_registered = true;
   }
 
   std::vector<std::byte> Numbers(uint32_t packets, uint32_t segment) {
@@ -134,7 +140,7 @@ class UringSenderTest : public testing::Test {
                 {bytes.data(), packets * segment, segment, loop_->LocalEndpoint(to_), {}, nullptr});
   }
   // The same in a slab, long enough for zero copy.
-  void QueueSlab(uint32_t packets = 20, uint32_t segment = 100) {
+  void QueueSlab(uint32_t packets = 20, uint32_t segment = 1000) {
     TxSlab* const slab = loop_->AcquireSlab();
     ASSERT_NE(slab, nullptr);
     const auto bytes = Numbers(packets, segment);
@@ -224,6 +230,8 @@ TEST_F(UringSenderTest, AKernelWithoutZeroCopyIsAskedOnce) {
     g_refuse = [error](const msghdr&, bool zero_copy) { return zero_copy ? error : 0; };
     QueueSlab();
     loop_->Flush();
+    const Instant later = SystemClock().Now() + 2 * ZeroCopyMemory::kTrialGap;
+    PollUntil([&] { return SystemClock().Now() > later; });
     UdpConfig config;
     config.bind = {IpAddress::V4(127, 0, 0, 2), 0, 0};
     to_ = loop_->OpenUdp(config, &recorder_).value();
@@ -257,6 +265,84 @@ TEST_F(UringSenderTest, ATrainWhoseZeroCopyFailsIsNotSentBehindItsSuccessor) {
   EXPECT_EQ(recorder_.failures[0].packets, 20u);
   EXPECT_EQ(recorder_.failures[0].error, ENOMEM);
   EXPECT_EQ(g_zero_copy_sends, 3u);
+}
+
+TEST_F(UringSenderTest, AShortTrainIsCopied) {
+  g_zero_copy_pays = true;
+  QueueSlab(/*packets=*/16, /*segment=*/ZeroCopyMemory::kMinBytes / 16 - 1);
+  loop_->Flush();
+  EXPECT_EQ(Arrived(16), Range(0, 16));
+  EXPECT_EQ(g_zero_copy_sends, 0u);
+  QueueSlab(/*packets=*/16, /*segment=*/ZeroCopyMemory::kMinBytes / 16);
+  loop_->Flush();
+  EXPECT_EQ(Arrived(32), Range(0, 32));
+  EXPECT_EQ(g_zero_copy_sends, 1u);
+}
+
+TEST_F(UringSenderTest, MemoryIsRegisteredOnceTheFirstVerdictIsGood) {
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy_copied == 1; });
+  QueueSlab();
+  loop_->Flush();
+  EXPECT_EQ(g_registered_sends, 0u) << "this way copies";
+
+  Start();
+  g_zero_copy_pays = true;
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 1; });
+  EXPECT_EQ(g_registered_sends, 0u);
+  for (uint64_t i = 2; i < 200; ++i) {
+    QueueSlab();
+    loop_->Flush();
+    PollUntil([&] { return Stats().tx_zero_copy == i || g_registered_sends != i - 1; });
+    if (i == 2 && g_registered_sends == 0) GTEST_SKIP() << "RLIMIT_MEMLOCK forbids registering";
+    if (i == 2 && Stats().tx_zero_copy == 1) GTEST_SKIP() << "needs Linux 6.15";
+    EXPECT_EQ(g_registered_sends, i - 1);
+  }
+  EXPECT_EQ(Arrived(20 * 199), Range(0, 20 * 199));
+  EXPECT_TRUE(recorder_.failures.empty());
+}
+
+TEST_F(UringSenderTest, AKernelWithoutRegisteredSendsGetsTheOthers) {
+  g_zero_copy_pays = true;
+  g_know_registered = false;
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 1; });
+  for (int i = 0; i < 2; ++i) {
+    QueueSlab();
+    QueueSlab();
+    loop_->Flush();
+  }
+  PollUntil([&] { return Stats().tx_zero_copy >= 3; });
+  EXPECT_EQ(Arrived(100), Range(0, 100));
+  EXPECT_LE(g_registered_sends, 2u) << "one submission's";
+  EXPECT_TRUE(recorder_.failures.empty());
+}
+
+// A handler forwards the very bytes it is shown; the slab of another train is lent, not sent.
+TEST_F(UringSenderTest, ReceiveBuffersAndLentSlabsGoWithoutACopyToo) {
+  g_zero_copy_pays = true;
+  QueueSlab();
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 1; });
+  EXPECT_EQ(Arrived(20), Range(0, 20));
+
+  TxSlab* const slab = loop_->AcquireSlab();
+  ASSERT_NE(slab, nullptr);
+  const auto bytes = Numbers(40, 1000);
+  memcpy(slab->data, bytes.data(), bytes.size());
+  const Endpoint to = loop_->LocalEndpoint(to_);
+  loop_->Send(from_, {slab->data, 20'000, 1000, to, {}, nullptr});
+  loop_->Send(from_, {slab->data + 20'000, 20'000, 1000, to, {}, nullptr});
+  loop_->Flush();
+  PollUntil([&] { return Stats().tx_zero_copy == 3; });
+  EXPECT_NE(loop_->AcquireSlab(), slab) << "its owner keeps it";
+  loop_->ReleaseSlab(slab);
+  EXPECT_EQ(loop_->AcquireSlab(), slab);
+  EXPECT_EQ(Arrived(60), Range(0, 60));
 }
 
 TEST_F(UringSenderTest, TrainsWhoseZeroCopyFailsTogetherAreCopiedInOrder) {
