@@ -1,11 +1,14 @@
 // A hash table that many threads read without locks or retries while one thread writes.
 //
-// An entry is one 64-bit word in a slot: 48 bits that name an immutable object, and 15 bits of its
-// hash as a tag, so that almost no other object is looked at. Eight slots make a cache line, the
-// unit of probing. A line that has an empty slot ends a search; a line that was ever full keeps
-// that state (removal leaves a tombstone there), so what lies beyond it is still found.
+// An entry is one 64-bit word in a slot: 48 bits that name an immutable object, and 16 bits of its
+// hash as a tag, so that almost no other object is looked at. A cache line, the unit of probing, is
+// seven slots and a word with a byte of each one's hash. The bytes are compared all at once: a
+// search has no branch that depends on where in the line its key lies, which no core could predict
+// and would find out only when the line has come from memory; so searches that follow one another
+// overlap. A line that has an empty slot ends a search; a line that was ever full keeps that state
+// (removal leaves a tombstone there), so what lies beyond it is still found.
 //
-// The table is cut into segments of at most 4,096 slots by the top bits of the hash (extendible
+// The table is cut into segments of at most 3,584 slots by the top bits of the hash (extendible
 // hashing). A segment grows, shrinks or sheds tombstones by a new array that takes its place, and
 // splits in two when it is full: no single update ever moves more than one segment. Arrays that
 // have been replaced go to Quiescence.
@@ -54,7 +57,8 @@ class LockFreeTable {
   // Starts fetching the object that Find() will read, if it is in the first line.
   void PrefetchEntry(const Key& key) const {
     const uint64_t hash = Traits::Hash(key, seed_);
-    PrefetchEntry(ArrayFor(hash), hash);
+    const uint64_t candidate = Candidate(ArrayFor(hash), hash);
+    if (candidate != 0) __builtin_prefetch(Traits::LineOf(candidate));
   }
 
   // Finds many keys with the waits for memory overlapped: out[i] is the entry of *keys[i], or 0.
@@ -64,7 +68,7 @@ class LockFreeTable {
 
   // Puts `entry` (whose KeyOf() is `key`) in, in place of the one with an equal key if there is
   // one, which goes to `*previous` (0: none). False, and nothing changed, only if no room can be
-  // made: dozens of keys share 26 bits of hash, or there are some 40 million entries.
+  // made: dozens of keys share 23 bits of hash, or there are some 35 million entries.
   bool Put(const Key& key, uint64_t entry, uint64_t* previous);
   // Takes the entry of `key` out and returns it; 0 if there is none.
   uint64_t Erase(const Key& key);
@@ -77,20 +81,29 @@ class LockFreeTable {
  private:
   static constexpr int kEntryBits = 48;
   static constexpr uint64_t kEntryMask = (uint64_t{1} << kEntryBits) - 1;
-  static constexpr uint64_t kTombstone = 1;
-  static constexpr size_t kSlotsPerLine = 8;
+  static constexpr size_t kSlotsPerLine = 7;
   // Lines searched for a key; an insertion that finds no room there makes more.
   static constexpr size_t kMaxProbe = 8;
   // Binary logarithms of a segment's lines: at least kMaxProbe, so that a search meets no line
   // twice; at most 512, which takes 0.1 ms to rebuild, the longest that any update takes.
   static constexpr uint32_t kMinLinesLog2 = 3;
   static constexpr uint32_t kMaxLinesLog2 = 9;
-  // The most top bits of the hash that name a segment: room for 40 million entries.
+  // The most top bits of the hash that name a segment: room for 35 million entries.
   static constexpr uint32_t kMaxDepth = 14;
   // Low bits of the address of an array, free for its size.
   static constexpr uint64_t kSizeMask = 63;
+  // Marks of a line, a byte for each slot.
+  static constexpr uint64_t kEmpty = 0;
+  static constexpr uint64_t kTombstone = 1;
+  static constexpr uint64_t kNoMarks = kTombstone << 56;  // the byte that has no slot is not empty
+  static constexpr uint64_t kEachByte = 0x0101010101010101;
+  static constexpr uint64_t kEachSlot = 0x0080808080808080;  // the top bits of bytes with a slot
 
+  // Byte i of `marks` is about slot i: empty, a tombstone, or a byte of the hash of what is there.
+  // It leads to the slot, and the slot's own tag decides: readers may see one from before and the
+  // other from after an update, and then find what was there before it or nothing.
   struct alignas(64) Line {
+    std::atomic<uint64_t> marks{kNoMarks};
     std::array<std::atomic<uint64_t>, kSlotsPerLine> slots{};
   };
   // The writer's notes, in the line before the slots.
@@ -116,10 +129,24 @@ class LockFreeTable {
     uint64_t entry;
   };
 
-  // Bits of the hash: 0-2 the slot to begin with, 3-11 the line, 16-30 the tag, from the top the
-  // segment.
-  static size_t LineIndex(uint64_t hash) { return static_cast<size_t>(hash >> 3); }
-  static uint64_t TagOf(uint64_t hash) { return ((hash >> 16) | 0x8000) << kEntryBits; }
+  // Bits of the hash: 0-8 the line, 9-24 the tag, 25-32 the mark, from the top the segment.
+  static size_t LineIndex(uint64_t hash) { return static_cast<size_t>(hash); }
+  static uint64_t TagOf(uint64_t hash) { return (hash >> 9) << kEntryBits; }
+  static uint64_t MarkOf(uint64_t hash) {
+    const uint64_t byte = (hash >> 25) & 0xff;
+    return byte <= kTombstone ? byte + 2 : byte;
+  }
+  // The top bit of each slot whose mark is `mark`; now and then also that of the slot behind one.
+  static uint64_t Matches(uint64_t marks, uint64_t mark) {
+    const uint64_t difference = marks ^ (mark * kEachByte);
+    return (difference - kEachByte) & ~difference & kEachSlot;
+  }
+  static uint64_t WithMark(uint64_t marks, size_t slot, uint64_t mark) {
+    return (marks & ~(uint64_t{0xff} << (8 * slot))) | mark << (8 * slot);
+  }
+  static size_t FirstSlot(uint64_t matches) {
+    return static_cast<size_t>(std::countr_zero(matches)) / 8;
+  }
   static size_t DirectoryIndex(uint64_t hash, uint64_t depth) {
     return static_cast<size_t>((hash >> 1) >> (63 - depth));
   }
@@ -137,11 +164,22 @@ class LockFreeTable {
             (size_t{1} << (word & kSizeMask)) - 1};
   }
   static void PrefetchLine(Array array, uint64_t hash) {
-    __builtin_prefetch(array.lines[LineIndex(hash) & array.mask].slots.data());
+    __builtin_prefetch(&array.lines[LineIndex(hash) & array.mask]);
   }
-  static void PrefetchEntry(Array array, uint64_t hash);
+  static uint64_t Candidate(Array array, uint64_t hash);
   // The entry is what the search saw in the slot: the slot may hold something else by now.
-  static Found FindSlot(Array array, uint64_t hash, const Key& key);
+  static Found FindSlot(Array array, uint64_t hash, const Key& key) {
+    bool goes_on;
+    const Line& line = array.lines[LineIndex(hash) & array.mask];
+    const Found found = FindInLine(line, hash, key, &goes_on);
+    if (goes_on) [[unlikely]]
+      return FindBeyond(array, hash, key);
+    return found;
+  }
+  [[gnu::always_inline]] static Found FindInLine(const Line& line, uint64_t hash, const Key& key,
+                                                 bool* goes_on);
+  // In the lines behind the first: few keys are there.
+  static Found FindBeyond(Array array, uint64_t hash, const Key& key);
 
   // The writer's view of the directory, and its changes.
   std::atomic<uint64_t>* Words() const {
@@ -156,8 +194,11 @@ class LockFreeTable {
   void ForEachSegment(F&& f) const;
   std::atomic<uint64_t>* NewDirectory(uint64_t depth);
   Segment* NewSegment(uint32_t depth, uint32_t lines_log2);
-  static void FreeBlock(void* block, void* /*context*/) {
-    ::operator delete (block, std::align_val_t{64});
+  static void FreeDirectory(void* words, void* /*context*/) {
+    ::operator delete (words, std::align_val_t{64});
+  }
+  static void FreeSegment(void* segment, void* memory) {
+    static_cast<BlockArena*>(memory)->Free(segment, static_cast<Segment*>(segment)->bytes());
   }
   void Retire(Segment* segment);
   void Discard(Segment* segment);
@@ -189,44 +230,49 @@ LockFreeTable<Traits>::LockFreeTable(Quiescence* quiescence, uint64_t seed)
 
 template <typename Traits>
 LockFreeTable<Traits>::~LockFreeTable() {
-  ForEachSegment([](Segment* segment) { FreeBlock(segment, nullptr); });
-  FreeBlock(Words(), nullptr);
+  ForEachSegment([this](Segment* segment) { FreeSegment(segment, &quiescence_->memory()); });
+  FreeDirectory(Words(), nullptr);
 }
 
 template <typename Traits>
-typename LockFreeTable<Traits>::Found LockFreeTable<Traits>::FindSlot(Array array, uint64_t hash,
-                                                                      const Key& key) {
-  const uint64_t tag = TagOf(hash);
-  for (size_t probe = 0; probe < kMaxProbe; ++probe) {
-    const Line& line = array.lines[(LineIndex(hash) + probe) & array.mask];
-    bool has_empty = false;
-    for (size_t i = 0; i < kSlotsPerLine; ++i) {
-      const std::atomic<uint64_t>& slot = line.slots[(hash + i) % kSlotsPerLine];
-      const uint64_t word = slot.load(std::memory_order_acquire);
-      if ((word & ~kEntryMask) == tag && Traits::Equal(word & kEntryMask, key)) {
-        return {&slot, word & kEntryMask};
-      }
-      has_empty |= word == 0;
-    }
-    if (has_empty) break;
+inline auto LockFreeTable<Traits>::FindInLine(const Line& line, uint64_t hash, const Key& key,
+                                              bool* goes_on) -> Found {
+  const uint64_t marks = line.marks.load(std::memory_order_acquire);
+  *goes_on = false;
+  for (uint64_t matches = Matches(marks, MarkOf(hash)); matches != 0; matches &= matches - 1) {
+    const std::atomic<uint64_t>& slot = line.slots[FirstSlot(matches)];
+    const uint64_t word = slot.load(std::memory_order_acquire);
+    if ((word & ~kEntryMask) != TagOf(hash) || (word & kEntryMask) == 0) continue;
+    if (Traits::Equal(word & kEntryMask, key)) return {&slot, word & kEntryMask};
   }
+  *goes_on = Matches(marks, kEmpty) == 0;
   return {nullptr, 0};
 }
 
 template <typename Traits>
-void LockFreeTable<Traits>::PrefetchEntry(Array array, uint64_t hash) {
-  const Line& line = array.lines[LineIndex(hash) & array.mask];
-  for (size_t i = 0; i < kSlotsPerLine; ++i) {
-    const uint64_t word = line.slots[(hash + i) % kSlotsPerLine].load(std::memory_order_acquire);
-    if ((word & ~kEntryMask) != TagOf(hash)) continue;
-    __builtin_prefetch(Traits::LineOf(word & kEntryMask));
-    return;
+auto LockFreeTable<Traits>::FindBeyond(Array array, uint64_t hash, const Key& key) -> Found {
+  Found found{nullptr, 0};
+  bool goes_on = true;
+  for (size_t probe = 1; probe < kMaxProbe && goes_on; ++probe) {
+    const Line& line = array.lines[(LineIndex(hash) + probe) & array.mask];
+    found = FindInLine(line, hash, key, &goes_on);
   }
+  return found;
+}
+
+// The entry of the first line that is most likely the key's, or 0.
+template <typename Traits>
+uint64_t LockFreeTable<Traits>::Candidate(Array array, uint64_t hash) {
+  const Line& line = array.lines[LineIndex(hash) & array.mask];
+  const uint64_t matches = Matches(line.marks.load(std::memory_order_acquire), MarkOf(hash));
+  if (matches == 0) return 0;
+  const uint64_t word = line.slots[FirstSlot(matches)].load(std::memory_order_acquire);
+  return (word & ~kEntryMask) == TagOf(hash) ? word & kEntryMask : 0;
 }
 
 template <typename Traits>
 void LockFreeTable<Traits>::FindBatch(std::span<const Key* const> keys, uint64_t* out) const {
-  constexpr size_t kGroup = 16;  // about what a core can have under way
+  constexpr size_t kGroup = 32;  // about what a core can have under way
   std::array<uint64_t, kGroup> hashes;
   std::array<Array, kGroup> arrays;
   for (size_t base = 0; base < keys.size(); base += kGroup) {
@@ -236,8 +282,13 @@ void LockFreeTable<Traits>::FindBatch(std::span<const Key* const> keys, uint64_t
       arrays[i] = ArrayFor(hashes[i]);
       PrefetchLine(arrays[i], hashes[i]);
     }
-    for (size_t i = 0; i < count; ++i) PrefetchEntry(arrays[i], hashes[i]);
     for (size_t i = 0; i < count; ++i) {
+      out[base + i] = Candidate(arrays[i], hashes[i]);
+      if (out[base + i] != 0) __builtin_prefetch(Traits::LineOf(out[base + i]));
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t candidate = out[base + i];
+      if (candidate != 0 && Traits::Equal(candidate, *keys[base + i])) continue;
       out[base + i] = FindSlot(arrays[i], hashes[i], *keys[base + i]).entry;
     }
   }
@@ -268,14 +319,16 @@ uint64_t LockFreeTable<Traits>::Erase(const Key& key) {
   const Found found = FindSlot(ArrayFor(hash), hash, key);
   if (found.slot == nullptr) return 0;
   Segment* segment = SegmentFor(hash);
-  const size_t index = static_cast<size_t>(
-      found.slot - segment->lines()[0].slots.data());  // the lines are one array of slots
-  Line& line = segment->lines()[index / kSlotsPerLine];
+  const auto* const first = reinterpret_cast<const std::atomic<uint64_t>*>(segment->lines());
+  const auto word = static_cast<size_t>(found.slot - first);  // the first of each line is its marks
+  Line& line = segment->lines()[word / (kSlotsPerLine + 1)];
+  const size_t index = word % (kSlotsPerLine + 1) - 1;
+  const uint64_t marks = line.marks.load(std::memory_order_relaxed);
   // A line that has an empty slot was never full, so no search goes on beyond it.
-  const bool never_full = std::any_of(line.slots.begin(), line.slots.end(), [](const auto& slot) {
-    return slot.load(std::memory_order_relaxed) == 0;
-  });
-  line.slots[index % kSlotsPerLine].store(never_full ? 0 : kTombstone, std::memory_order_release);
+  const bool never_full = Matches(marks, kEmpty) != 0;
+  line.marks.store(WithMark(marks, index, never_full ? kEmpty : kTombstone),
+                   std::memory_order_release);
+  line.slots[index].store(0, std::memory_order_release);
   segment->tombstones += !never_full;
   --segment->entries;
   --size_;
@@ -323,7 +376,7 @@ typename LockFreeTable<Traits>::Segment* LockFreeTable<Traits>::NewSegment(uint3
   Segment notes;
   notes.depth = depth;
   notes.lines_log2 = lines_log2;
-  auto* segment = new (::operator new (notes.bytes(), std::align_val_t{64})) Segment(notes);
+  auto* segment = new (quiescence_->memory().Allocate(notes.bytes())) Segment(notes);
   for (size_t i = 0; i < segment->line_count(); ++i) new (segment->lines() + i) Line;
   bytes_ += segment->bytes();
   return segment;
@@ -332,13 +385,13 @@ typename LockFreeTable<Traits>::Segment* LockFreeTable<Traits>::NewSegment(uint3
 template <typename Traits>
 void LockFreeTable<Traits>::Retire(Segment* segment) {
   bytes_ -= segment->bytes();
-  quiescence_->Retire(segment, FreeBlock);
+  quiescence_->Retire(segment, FreeSegment, &quiescence_->memory());
 }
 
 template <typename Traits>
 void LockFreeTable<Traits>::Discard(Segment* segment) {
   bytes_ -= segment->bytes();
-  FreeBlock(segment, nullptr);
+  FreeSegment(segment, &quiescence_->memory());
 }
 
 // `prefix`: the top `segment->depth` bits of the hashes in it.
@@ -354,15 +407,16 @@ template <typename Traits>
 bool LockFreeTable<Traits>::Insert(Segment* segment, uint64_t hash, uint64_t entry) {
   for (size_t probe = 0; probe < kMaxProbe; ++probe) {
     Line& line = segment->lines()[(LineIndex(hash) + probe) & (segment->line_count() - 1)];
-    for (size_t i = 0; i < kSlotsPerLine; ++i) {
-      std::atomic<uint64_t>& slot = line.slots[(hash + i) % kSlotsPerLine];
-      const uint64_t word = slot.load(std::memory_order_relaxed);
-      if (word != 0 && word != kTombstone) continue;
-      slot.store(TagOf(hash) | entry, std::memory_order_release);
-      segment->tombstones -= word == kTombstone;
-      ++segment->entries;
-      return true;
-    }
+    const uint64_t marks = line.marks.load(std::memory_order_relaxed);
+    uint64_t free = Matches(marks, kEmpty);
+    const bool tombstone = free == 0;
+    if (tombstone) free = Matches(marks, kTombstone);
+    if (free == 0) continue;
+    line.slots[FirstSlot(free)].store(TagOf(hash) | entry, std::memory_order_release);
+    line.marks.store(WithMark(marks, FirstSlot(free), MarkOf(hash)), std::memory_order_release);
+    segment->tombstones -= tombstone;
+    ++segment->entries;
+    return true;
   }
   return false;
 }
@@ -374,11 +428,11 @@ bool LockFreeTable<Traits>::Copy(Segment* from, Segment* zero, Segment* one) con
     const Line& ahead = from->lines()[std::min(i + 4, from->line_count() - 1)];
     for (const auto& slot : ahead.slots) {
       const uint64_t word = slot.load(std::memory_order_relaxed);
-      if (word > kTombstone) __builtin_prefetch(Traits::LineOf(word & kEntryMask));
+      if (word != 0) __builtin_prefetch(Traits::LineOf(word & kEntryMask));
     }
     for (const auto& slot : from->lines()[i].slots) {
       const uint64_t word = slot.load(std::memory_order_relaxed);
-      if (word <= kTombstone) continue;
+      if (word == 0) continue;
       const uint64_t entry = word & kEntryMask;
       const uint64_t hash = Traits::Hash(Traits::KeyOf(entry), seed_);
       Segment* to = ((hash >> (63 - from->depth)) & 1) == 0 ? zero : one;
@@ -428,7 +482,7 @@ bool LockFreeTable<Traits>::DoubleDirectory() {
   }
   directory_.store(reinterpret_cast<uintptr_t>(words) | (depth + 1), std::memory_order_release);
   bytes_ -= (size_t{1} << depth) * sizeof(std::atomic<uint64_t>);
-  quiescence_->Retire(old, FreeBlock);
+  quiescence_->Retire(old, FreeDirectory);
   return true;
 }
 

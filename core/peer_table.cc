@@ -51,7 +51,7 @@ PeerTable::PeerTable(const PeerTableOptions& options, Quiescence* quiescence)
 
 PeerTable::~PeerTable() {
   for (uint32_t index = 0; index < used_ids_; ++index) {
-    if (Peer* peer = PeerAt(index)) FreePeer(peer, nullptr);
+    if (Peer* peer = PeerAt(index)) FreePeer(peer, &quiescence_->memory());
   }
   for (uint32_t chunk = 0; chunk * kIdsPerChunk < used_ids_; ++chunk) {
     delete id_chunks_[chunk].load(std::memory_order_relaxed);
@@ -93,7 +93,7 @@ absl::StatusOr<PeerId> PeerTable::Create(const PublicKey& key,
   uint64_t previous = 0;
   if (!by_key_.Put(key, KeyTraits::Entry(peer), &previous)) {
     peer_bytes_ -= Peer::SizeFor(count);
-    FreePeer(peer, nullptr);
+    FreePeer(peer, &quiescence_->memory());
     ReturnId(id);
     return absl::ResourceExhaustedError("the table of keys has no room for this key");
   }
@@ -191,18 +191,19 @@ void PeerTable::ReturnId(PeerId id) {
 Peer* PeerTable::NewPeer(PeerId id, const PublicKey& key, std::span<const Endpoint> endpoints) {
   const size_t size = Peer::SizeFor(endpoints.size());
   peer_bytes_ += size;
-  return Peer::Construct(::operator new (size, std::align_val_t{alignof(Peer)}), id, key,
-                         endpoints);
+  return Peer::Construct(quiescence_->memory().Allocate(size), id, key, endpoints);
 }
 
-void PeerTable::FreePeer(void* peer, void* /*context*/) {
-  static_cast<Peer*>(peer)->~Peer();
-  ::operator delete (peer, std::align_val_t{alignof(Peer)});
+void PeerTable::FreePeer(void* object, void* memory) {
+  auto* peer = static_cast<Peer*>(object);
+  const size_t size = Peer::SizeFor(peer->addresses().endpoints().size());
+  peer->~Peer();
+  static_cast<BlockArena*>(memory)->Free(peer, size);
 }
 
 void PeerTable::Retire(Peer* peer) {
   peer_bytes_ -= Peer::SizeFor(peer->addresses().endpoints().size());
-  quiescence_->Retire(peer, FreePeer);
+  quiescence_->Retire(peer, FreePeer, &quiescence_->memory());
 }
 
 // Makes `peer` the owner of its addresses. Whoever had one and is not its predecessor is

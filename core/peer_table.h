@@ -5,12 +5,14 @@
 #ifndef RINGSOCK_CORE_PEER_TABLE_H_
 #define RINGSOCK_CORE_PEER_TABLE_H_
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <span>
 #include <unordered_map>
 #include <vector>
@@ -129,9 +131,17 @@ class PeerTable {
   // Calls f(const Peer&) for every peer, in the order of ids.
   template <typename F>
   void ForEach(F&& f) const {
-    for (uint32_t index = 0; index < used_ids_; ++index) {
+    ForSome(0, used_ids_, f);
+  }
+  // The same for those in `count` places from place `first` on, so that somebody with little time
+  // comes round too. Returns the place to go on with; nullopt after the last.
+  template <typename F>
+  std::optional<uint32_t> ForSome(uint32_t first, uint32_t count, F&& f) const {
+    const auto end = static_cast<uint32_t>(std::min<uint64_t>(uint64_t{first} + count, used_ids_));
+    for (uint32_t index = first; index < end; ++index) {
       if (const Peer* peer = PeerAt(index)) f(*peer);
     }
+    return end == used_ids_ ? std::nullopt : std::optional<uint32_t>(end);
   }
   // Bytes held by peers and tables (not what is retired and waits for readers).
   size_t MemoryUsed() const;
@@ -155,7 +165,7 @@ class PeerTable {
   static uint32_t GenerationOf(PeerId id) {
     return static_cast<uint32_t>(static_cast<uint64_t>(id) >> 32);
   }
-  static void FreePeer(void* peer, void* context);
+  static void FreePeer(void* object, void* memory);
 
   std::atomic<uint64_t>& IdWord(uint32_t index) const;
   Peer* PeerAt(uint32_t index) const;

@@ -13,11 +13,13 @@
 #include <utility>
 
 #include "absl/status/statusor.h"
+#include "base/block_arena.h"
 
 namespace ringsock {
 
 // Readers are threads that look into structures guarded by it; there is one writer, which unlinks
-// and retires. Retire, Reclaim and Advance are the writer's; all else is for any thread.
+// and retires. Retire, Reclaim, Advance and the memory are the writer's; all else is for any
+// thread.
 class Quiescence {
   struct alignas(64) Word {
     std::atomic<uint64_t> epoch{0};  // the epoch last announced; 0 while offline
@@ -102,6 +104,8 @@ class Quiescence {
   // theirs.
   size_t Reclaim();
   size_t pending() const { return pending_.size(); }
+  // For what will be retired: it outlives all of that.
+  BlockArena& memory() { return memory_; }
 
   // For a writer that needs to know when all readers have seen what it did: Passed(Advance()) turns
   // true when every reader has announced, or been offline, since.
@@ -120,6 +124,7 @@ class Quiescence {
 
   const std::unique_ptr<Shared> shared_;
   // The writer's.
+  BlockArena memory_;
   std::deque<Retired> pending_;
   size_t unmarked_ = 0;  // at the end of pending_, not given an epoch yet
 };

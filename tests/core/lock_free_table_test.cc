@@ -117,9 +117,9 @@ TEST(LockFreeTableTest, EqualHashesAreRefusedBeyondTheBound) {
     uint64_t previous = 0;
     refused += !table.Put(key, Traits::Entry(items.back().get()), &previous);
   }
-  EXPECT_EQ(refused, 80u - 64u);
-  EXPECT_EQ(table.size(), 64u);
-  for (uint64_t key = 0; key < 80; ++key) EXPECT_EQ(table.Find(key) != 0, key < 64);
+  EXPECT_EQ(refused, 80u - 56u);
+  EXPECT_EQ(table.size(), 56u);
+  for (uint64_t key = 0; key < 80; ++key) EXPECT_EQ(table.Find(key) != 0, key < 56);
   uint64_t previous = 0;
   EXPECT_TRUE(table.Put(5, Traits::Entry(items[5].get()), &previous));  // a replacement fits
   EXPECT_NE(table.Erase(7), 0u);
