@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "core/new_thread.h"
@@ -21,6 +22,24 @@ bool ListsMore(const AddressSet& after, const AddressSet& before) {
   return std::any_of(list.begin(), list.end(),
                      [&](const Endpoint& endpoint) { return before.IndexOf(endpoint) < 0; });
 }
+
+PeerStatus StatusOf(const Peer& peer) {
+  PeerStatus status;
+  status.id = peer.id();
+  status.key = peer.key();
+  const auto endpoints = peer.addresses().endpoints();
+  status.addresses.assign(endpoints.begin(), endpoints.end());
+  const PathState path = peer.addresses().Snapshot();
+  status.roaming = path.roaming;
+  if (path.roaming) {
+    status.current = path.roam;
+  } else if (path.current >= 0) {
+    status.current = endpoints[static_cast<size_t>(path.current)];
+  }
+  return status;
+}
+
+absl::Status Closed() { return absl::FailedPreconditionError("the engine is closed"); }
 
 }  // namespace
 
@@ -170,35 +189,81 @@ void Control::LogPath(const PathReport& report) {
 
 absl::StatusOr<PeerId> Control::CreateEndpoint(const PublicKey& key,
                                                std::span<const Endpoint> endpoints) {
-  absl::StatusOr<PeerId> id = absl::FailedPreconditionError("the engine is closed");
-  Execute([&] {
-    // What is replaced is not freed before this thread reclaims.
-    const Peer* before = peers_.FindByKey(key);
-    id = peers_.Create(key, endpoints);
-    if (!id.ok()) return;
-    Peer* peer = peers_.FindById(*id);
-    // Whoever tells where a peer is now should not have to wait for WireGuard's next handshake, up
-    // to two minutes: what is new is tried with the next packets, as after PATH-6.
-    if (before != nullptr && ListsMore(peer->addresses(), before->addresses())) {
-      peer->addresses().Reset(now());
-    }
-    TellPeerChange(before, peer);
-  });
+  absl::StatusOr<PeerId> id = Closed();
+  Execute([&] { id = Create(key, endpoints); });
   return id;
+}
+
+absl::StatusOr<PeerId> Control::Create(const PublicKey& key, std::span<const Endpoint> endpoints) {
+  // What is replaced is not freed before this thread reclaims.
+  const Peer* before = peers_.FindByKey(key);
+  absl::StatusOr<PeerId> id = peers_.Create(key, endpoints);
+  if (!id.ok()) return id;
+  Peer* peer = peers_.FindById(*id);
+  // Whoever tells where a peer is now should not have to wait for WireGuard's next handshake, up to
+  // two minutes: what is new is tried with the next packets, as after PATH-6.
+  if (before != nullptr && ListsMore(peer->addresses(), before->addresses())) {
+    peer->addresses().Reset(now());
+  }
+  TellPeerChange(before, peer);
+  return id;
+}
+
+absl::Status Control::CreateEndpoints(std::span<const NewPeer> peers, std::vector<PeerId>* ids) {
+  absl::Status status;
+  while (status.ok() && !peers.empty()) {
+    const auto group = peers.first(std::min(peers.size(), kPeersAtOnce));
+    status = Closed();
+    Execute([&] {
+      status = absl::OkStatus();
+      for (const NewPeer& peer : group) {
+        absl::StatusOr<PeerId> id = Create(peer.key, peer.endpoints);
+        status = id.status();
+        if (!status.ok()) return;
+        ids->push_back(*id);
+      }
+    });
+    peers = peers.subspan(group.size());
+  }
+  return status;
+}
+
+absl::Status Control::RemovePeers(std::span<const PublicKey> keys) {
+  uint64_t epoch = 0;
+  while (!keys.empty()) {
+    const auto group = keys.first(std::min(keys.size(), kPeersAtOnce));
+    const bool ran = Execute([&] {
+      size_t removed = 0;
+      for (const PublicKey& key : group) {
+        const Peer* peer = peers_.FindByKey(key);
+        if (peer == nullptr) continue;
+        TellPeerChange(peer, nullptr);
+        removed += peers_.Remove(peer->id());
+      }
+      epoch = NoteRemoved(removed);
+    });
+    if (!ran) return Closed();
+    keys = keys.subspan(group.size());
+  }
+  WaitForShards(epoch);
+  return absl::OkStatus();
 }
 
 absl::Status Control::UpdatePeers(std::span<const PublicKey> keys) {
   uint64_t epoch = 0;
   const bool ran = Execute([&] {
-    const size_t removed =
-        peers_.Update(keys, [this](const Peer& peer) { TellPeerChange(&peer, nullptr); });
-    if (removed > 0) removal_epoch_ = quiescence_.Advance();
-    epoch = removal_epoch_;
+    epoch = NoteRemoved(
+        peers_.Update(keys, [this](const Peer& peer) { TellPeerChange(&peer, nullptr); }));
   });
-  if (!ran) return absl::FailedPreconditionError("the engine is closed");
-  // Also if another call removed them a moment ago: the promise is that they are gone.
+  if (!ran) return Closed();
   WaitForShards(epoch);
   return absl::OkStatus();
+}
+
+// Also if another call removed them a moment ago: the promise is that they are gone.
+uint64_t Control::NoteRemoved(size_t removed) {
+  if (removed > 0) removal_epoch_ = quiescence_.Advance();
+  return removal_epoch_;
 }
 
 // On the caller's thread, so that control goes on. A shard that sleeps counts as passed, one that
@@ -213,25 +278,22 @@ void Control::WaitForShards(uint64_t epoch) const {
   }
 }
 
-std::vector<PeerStatus> Control::Peers() const {
-  std::vector<PeerStatus> peers;
-  peers.reserve(peers_.size());
-  peers_.ForEach([&](const Peer& peer) {
-    PeerStatus status;
-    status.id = peer.id();
-    status.key = peer.key();
-    const auto endpoints = peer.addresses().endpoints();
-    status.addresses.assign(endpoints.begin(), endpoints.end());
-    const PathState path = peer.addresses().Snapshot();
-    status.roaming = path.roaming;
-    if (path.roaming) {
-      status.current = path.roam;
-    } else if (path.current >= 0) {
-      status.current = endpoints[static_cast<size_t>(path.current)];
-    }
-    peers.push_back(std::move(status));
-  });
-  return peers;
+bool Control::AddPeers(std::vector<PeerStatus>* out) {
+  out->reserve(peers_.size());
+  std::optional<uint32_t> next = 0;
+  while (next.has_value()) {
+    const bool ran = Execute([&] {
+      next = peers_.ForSome(*next, kPeersAtOnce,
+                            [&](const Peer& peer) { out->push_back(StatusOf(peer)); });
+    });
+    if (!ran) return false;
+  }
+  return true;
+}
+
+void Control::AddPeersNow(std::vector<PeerStatus>* out) const {
+  out->reserve(peers_.size());
+  peers_.ForEach([&](const Peer& peer) { out->push_back(StatusOf(peer)); });
 }
 
 void Control::SetStunHandler(StunHandler handler) {

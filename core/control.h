@@ -32,6 +32,13 @@ class Control {
  public:
   // Gets STUN packets with the number of the shard they came to. On the control thread.
   using StunHandler = std::function<void(uint32_t shard, const StunPacket& packet)>;
+  struct NewPeer {
+    PublicKey key;
+    std::vector<Endpoint> endpoints;
+  };
+  // What many peers are asked for is done in groups of so many, about 0.2 ms each, between which
+  // control does what else there is: relays have timers and packets that wait.
+  static constexpr size_t kPeersAtOnce = 256;
 
   // `loop` is control's own, `shard_loops` are only woken; all outlive this, and `links` (one for
   // each shard) too.
@@ -59,11 +66,16 @@ class Control {
 
   // Any thread but a shard's. Spec: PEER-1, PEER-2, PEER-4. FailedPrecondition after Stop().
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, std::span<const Endpoint> endpoints);
+  // Creates all of them and adds their ids to `ids`, or those before the first that is refused.
+  absl::Status CreateEndpoints(std::span<const NewPeer> peers, std::vector<PeerId>* ids);
+  absl::Status RemovePeers(std::span<const PublicKey> keys);
   absl::Status UpdatePeers(std::span<const PublicKey> keys);
+  // Adds what is to be known of each peer (spec: PEER-4). False if control has stopped meanwhile.
+  bool AddPeers(std::vector<PeerStatus>* out);
 
   // The rest is for the control thread.
   // Also for another one after Stop(), if nobody writes to the table then.
-  std::vector<PeerStatus> Peers() const;
+  void AddPeersNow(std::vector<PeerStatus>* out) const;
   TimerQueue& timers() { return timers_; }
   Instant now() const { return loop_.clock().Now(); }
   // Null: nobody wants STUN, and shards count it as dropped (spec: RECV-1).
@@ -85,6 +97,9 @@ class Control {
   void RunTasks();
   void RunReports();
   bool RunParts();
+  absl::StatusOr<PeerId> Create(const PublicKey& key, std::span<const Endpoint> endpoints);
+  // The last removal of peers, for WaitForShards().
+  uint64_t NoteRemoved(size_t removed);
   void TellPeerChange(const Peer* before, const Peer* now);
   void LogPath(const PathReport& report);
   void WaitForShards(uint64_t epoch) const;

@@ -296,6 +296,35 @@ absl::StatusOr<PeerId> EngineImpl::CreateEndpoint(const PublicKey& key,
   return control_->CreateEndpoint(key, *list);
 }
 
+absl::StatusOr<std::vector<PeerId>> EngineImpl::CreateEndpoints(
+    std::span<const PeerEndpoints> peers) {
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
+  std::vector<PeerId> ids;
+  ids.reserve(peers.size());
+  std::vector<Control::NewPeer> group;
+  absl::Status status;
+  while (status.ok() && ids.size() < peers.size()) {
+    group.clear();
+    for (size_t i = ids.size(); i < peers.size() && group.size() < Control::kPeersAtOnce; ++i) {
+      absl::StatusOr<std::vector<Endpoint>> list = Endpoint::ParseList(peers[i].endpoints);
+      status = list.status();
+      if (!status.ok()) break;
+      group.push_back({peers[i].key, *std::move(list)});
+    }
+    absl::Status created = control_->CreateEndpoints(group, &ids);
+    if (!created.ok()) status = std::move(created);  // it is of a peer before the malformed one
+  }
+  if (status.ok()) return ids;
+  if (Closed()) return status;
+  return absl::Status(status.code(),
+                      absl::StrCat("peer ", ids.size(), " of the list: ", status.message()));
+}
+
+absl::Status EngineImpl::RemovePeers(std::span<const PublicKey> keys) {
+  if (absl::Status status = CheckMayWait(); !status.ok()) return status;
+  return control_->RemovePeers(keys);
+}
+
 absl::Status EngineImpl::UpdatePeers(std::span<const PublicKey> keys) {
   if (absl::Status status = CheckMayWait(); !status.ok()) return status;
   return control_->UpdatePeers(keys);
@@ -375,13 +404,13 @@ EngineStatus EngineImpl::Status() const {
     status.rebinds = rebinder_->rebinds();
     status.last_rebind = rebinder_->last();
     status.link_changes = watch_->changes();
-    status.peers = control_->Peers();
   });
   status.port_mapping = watch_->MappingStatus();
-  if (ran) return status;
+  if (ran && control_->AddPeers(&status.peers)) return status;
   // Not while control runs: an observer that asks on its thread would wait for who waits for it.
   std::lock_guard lock(state_->mutex);
-  if (state_->owner == this) status.peers = control_->Peers();
+  status.peers.clear();
+  if (state_->owner == this) control_->AddPeersNow(&status.peers);
   return status;
 }
 

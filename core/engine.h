@@ -5,7 +5,7 @@
 // loop that runs each packet to completion. The embedder's Handler is called on the shard's thread
 // with views of received packets and answers through the same Shard, without a queue in between.
 //
-//   embedder ──CreateEndpoint, UpdatePeers──▶ Engine ──▶ control thread (one writer of the tables)
+//   embedder ──CreateEndpoint, RemovePeers──▶ Engine ──▶ control thread (one writer of the tables)
 //   Handler  ◀──OnReceive(Shard&, trains)──── shard thread ◀── sockets
 //   Handler  ──Shard::Send, ConfirmPath─────▶ shard thread ──▶ sockets
 //   any other thread ──Sender::Send──▶ bounded ring ──▶ shard thread
@@ -226,6 +226,12 @@ class Sender {
   virtual void Flush() = 0;
 };
 
+// A peer and where it is, for CreateEndpoints(). Views.
+struct PeerEndpoints {
+  PublicKey key;
+  absl::string_view endpoints;  // as CreateEndpoint() takes them
+};
+
 struct PeerStatus {
   PeerId id = PeerId::kNone;
   PublicKey key;
@@ -301,8 +307,18 @@ class Engine {
   // 3 s packets go to all of them now and then, as after a handshake (spec: SEND-3).
   virtual absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key,
                                                 absl::string_view endpoints) = 0;
+  // CreateEndpoint() for each of `peers` in turn; the ids come in the same order. Each call of that
+  // one waits for the control thread to wake up; many peers at a time cost a fraction of it each.
+  // An error tells the place in the list, from 0: peers before it are created, it and those behind
+  // are not.
+  virtual absl::StatusOr<std::vector<PeerId>> CreateEndpoints(
+      std::span<const PeerEndpoints> peers) = 0;
+  // The state of these peers goes (spec: PEER-2); keys that are no peer's are passed over. Costs
+  // the same however many other peers there are. When it returns no shard sends to, or receives
+  // for, a peer that went.
+  virtual absl::Status RemovePeers(std::span<const PublicKey> keys) = 0;
   // Keeps exactly these peers of the ones there are; the state of all others goes (spec: PEER-2).
-  // When it returns no shard sends to, or receives for, a peer that went.
+  // Costs a look at every peer. When it returns all is as after RemovePeers().
   virtual absl::Status UpdatePeers(std::span<const PublicKey> keys) = 0;
   // The same as Shard::ConfirmPath, from any thread, now and then: it takes a lock that all callers
   // share. For every packet there is Sender::ConfirmPath.
@@ -334,6 +350,9 @@ class Engine {
   // For one thread that is not a shard's. Fails when max_senders exist. The engine outlives it.
   virtual absl::StatusOr<std::unique_ptr<Sender>> NewSender() = 0;
 
+  // Each peer is shown as it was at one moment of the call. Others that come or go meanwhile may be
+  // there or not, and one that goes and comes back may be there twice, under both ids. About 160
+  // bytes and 0.35 us per peer.
   virtual EngineStatus Status() const = 0;
   // Totals over all shards; may lag a running shard by a loop.
   virtual CounterSnapshot Counters() const = 0;

@@ -100,6 +100,9 @@ class EngineImpl final : public Engine {
   uint16_t port() const override { return port_.load(std::memory_order_relaxed); }
   const EngineOptions& options() const override { return options_; }
   absl::StatusOr<PeerId> CreateEndpoint(const PublicKey& key, absl::string_view endpoints) override;
+  absl::StatusOr<std::vector<PeerId>> CreateEndpoints(
+      std::span<const PeerEndpoints> peers) override;
+  absl::Status RemovePeers(std::span<const PublicKey> keys) override;
   absl::Status UpdatePeers(std::span<const PublicKey> keys) override;
   void ConfirmPath(PeerId peer, const Endpoint& from) override;
   absl::Status SetRelayMap(std::optional<derp::RelayMap> map) override;

@@ -8,25 +8,43 @@
 
 namespace ringsock::gateway {
 
+namespace {
+
+// As the engine takes them.
+std::string EndpointList(const PeerConfig& peer) {
+  return absl::StrJoin(peer.endpoints, ",", [](std::string* out, const Endpoint& endpoint) {
+    absl::StrAppend(out, endpoint.ToString());
+  });
+}
+
+}  // namespace
+
 absl::StatusOr<PeerId> PeerSet::Create(PeerIndex index) {
   const PeerConfig& peer = roster_->peers[index];
-  const std::string endpoints =
-      absl::StrJoin(peer.endpoints, ",", [](std::string* out, const Endpoint& endpoint) {
-        absl::StrAppend(out, endpoint.ToString());
-      });
-  absl::StatusOr<PeerId> id = engine_->CreateEndpoint(peer.key, endpoints);
+  absl::StatusOr<PeerId> id = engine_->CreateEndpoint(peer.key, EndpointList(peer));
   if (id.ok()) return id;
   return absl::Status(id.status().code(),
                       absl::StrCat("peer ", peer.Label(), ": ", id.status().message()));
 }
 
 absl::Status PeerSet::Start(const std::optional<PublicKey>& own_key) {
-  ids_.reserve(roster_->peers.size());
-  for (PeerIndex i = 0; i < roster_->peers.size(); ++i) {
-    const absl::StatusOr<PeerId> id = Create(i);
-    if (!id.ok()) return id.status();
-    ids_.push_back(*id);
+  std::vector<std::string> lists;
+  std::vector<PeerEndpoints> peers;
+  lists.reserve(roster_->peers.size());
+  peers.reserve(roster_->peers.size());
+  for (const PeerConfig& peer : roster_->peers) {
+    lists.push_back(EndpointList(peer));
+    peers.push_back({peer.key, lists.back()});
   }
+  absl::StatusOr<std::vector<PeerId>> ids = engine_->CreateEndpoints(peers);
+  if (!ids.ok()) {
+    // Once more one by one: that error says the peer's name.
+    for (PeerIndex i = 0; i < peers.size(); ++i) {
+      if (absl::Status status = Create(i).status(); !status.ok()) return status;
+    }
+    return ids.status();
+  }
+  ids_ = *std::move(ids);
   if (absl::Status finder = StartFinder(); !finder.ok()) return finder;
   Publish(own_key);
   return absl::OkStatus();
@@ -102,12 +120,10 @@ void PeerSet::Remove(const std::vector<PeerIndex>& removed, Instant now) {
 
 absl::Status PeerSet::RemoveFromEngine(const std::vector<PeerIndex>& removed) {
   if (removed.empty()) return absl::OkStatus();
-  std::vector<PublicKey> keep;
-  keep.reserve(roster_->count);
-  for (PeerIndex i = 0; i < ids_.size(); ++i) {
-    if (ids_[i] != PeerId::kNone) keep.push_back(roster_->peers[i].key);
-  }
-  return engine_->UpdatePeers(keep);
+  std::vector<PublicKey> keys;
+  keys.reserve(removed.size());
+  for (const PeerIndex index : removed) keys.push_back(roster_->peers[index].key);
+  return engine_->RemovePeers(keys);
 }
 
 absl::Status PeerSet::Move(PeerIndex index, const PeerConfig& to, Instant now) {

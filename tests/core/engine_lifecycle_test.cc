@@ -90,6 +90,8 @@ TEST_P(EngineTest, AHandlerCannotCloseOrChangePeers) {
   handler_.reaction = [&engine](Shard&, const ReceivedTrain&) {
     Engine& mine = *engine.load();
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.CreateEndpoint(KeyNumber(2), "").status()));
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.CreateEndpoints({}).status()));
+    EXPECT_TRUE(absl::IsFailedPrecondition(mine.RemovePeers(std::vector{KeyNumber(1)})));
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.UpdatePeers({})));
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.SetRelayMap(std::nullopt)));
     EXPECT_TRUE(absl::IsFailedPrecondition(mine.SetPrivateKey(PrivateKey::Generate())));

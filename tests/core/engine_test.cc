@@ -170,6 +170,37 @@ TEST_P(EngineTest, ARemovedPeerIsGone) {
   EXPECT_NE(AddPeer(1, remote_.text()), peer);  // a number never names another one
 }
 
+// More than control does at one go. spec: PEER-1, PEER-2
+TEST_P(EngineTest, PeersComeAndGoManyAtATime) {
+  constexpr uint32_t kPeers = 1000;
+  START_OR_SKIP(Options());
+  std::vector<PeerEndpoints> peers;
+  for (uint32_t i = 0; i < kPeers; ++i) peers.push_back({KeyNumber(i), ""});
+  const std::string address = remote_.text();
+  peers.back().endpoints = address;
+  const auto ids = engine_->CreateEndpoints(peers);
+  ASSERT_TRUE(ids.ok()) << ids.status().ToString();
+  ASSERT_EQ(ids->size(), kPeers);
+  EXPECT_EQ(engine_->Status().peers.size(), kPeers);
+  EXPECT_EQ(AddPeer(17, ""), (*ids)[17]);  // the ids come in the order of the keys
+  remote_.Send(engine_->port(), Message(4, "from the last"));
+  EXPECT_EQ(handler_.WaitFor(1)[0].peer, ids->back());
+
+  std::vector<PublicKey> gone;
+  for (uint32_t i = 300; i < kPeers; ++i) gone.push_back(KeyNumber(i));
+  gone.push_back(KeyNumber(kPeers));  // nobody's
+  ASSERT_TRUE(engine_->RemovePeers(gone).ok());
+  EXPECT_EQ(engine_->Status().peers.size(), 300u);
+  remote_.Send(engine_->port(), Message(4, "from nobody"));
+  EXPECT_EQ(handler_.WaitFor(2)[1].peer, PeerId::kNone);
+  ASSERT_TRUE(engine_->RemovePeers(gone).ok());  // again: nothing to do
+
+  engine_->Close();
+  EXPECT_TRUE(absl::IsFailedPrecondition(engine_->CreateEndpoints(peers).status()));
+  EXPECT_TRUE(absl::IsFailedPrecondition(engine_->RemovePeers(gone)));
+  EXPECT_EQ(engine_->Status().peers.size(), 300u);
+}
+
 // spec: PEER-1
 TEST_P(EngineTest, NewEndpointsReplaceTheOld) {
   RemoteHost moved(v6());
