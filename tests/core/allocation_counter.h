@@ -10,6 +10,9 @@ namespace ringsock {
 void CountAllocations(bool on);
 // Of all threads that count.
 uint64_t Allocations();
+// Bytes of all threads that were allocated and not freed, with what the allocator adds to each
+// block. Not what it holds beside that, in pieces that nobody wants.
+int64_t LiveBytes();
 
 }  // namespace ringsock
 
