@@ -54,6 +54,8 @@ class TlsEvents {
   // Bytes in order, up to kMaxTlsPlaintext at a time; they may be written to, and end with the
   // call. An error ends the session with that error.
   virtual absl::Status OnPlaintext(std::span<std::byte> bytes) = 0;
+  // Asked for when something comes that is bounded per time, which is seldom.
+  virtual Instant Now() const { return SystemClock().Now(); }
 };
 
 class TlsClientContext;

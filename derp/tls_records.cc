@@ -214,6 +214,10 @@ absl::Status TlsRecords::OnMessage(std::span<const uint8_t> message, bool last) 
 absl::Status TlsRecords::OnKeyUpdate(std::span<const uint8_t> body) {
   if (body.size() != 1) return Fail(Alert::kDecodeError, "a KeyUpdate of a wrong length");
   if (body[0] > 1) return Fail(Alert::kIllegalParameter, "a KeyUpdate that asks for nonsense");
+  if (!key_updates_.TryTake(1, events_->Now())) {
+    return Fail(Alert::kUnexpectedMessage, "too many KeyUpdates");
+  }
+  key_updated_ = true;
   if (!read_.Update()) return Fail(Alert::kInternalError, "no key for what comes");
   // One answer does for several requests (section 4.6.3). Without room it goes before the next
   // data, so that nobody makes us queue without bound.
@@ -268,6 +272,7 @@ void TlsRecords::UpdateWriteKey() {
   static constexpr std::byte kMessage[] = {std::byte{kKeyUpdate}, std::byte{0}, std::byte{0},
                                            std::byte{1}, std::byte{0}};
   owes_key_update_ = false;
+  key_updated_ = true;
   if (SealSmall(TlsContent::kHandshake, kMessage) && !write_.Update()) write_failed_ = true;
 }
 

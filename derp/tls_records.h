@@ -17,6 +17,7 @@
 #include "absl/status/status.h"
 #include "derp/tls.h"
 #include "derp/tls_traffic_key.h"
+#include "derp/token_bucket.h"
 
 namespace ringsock::derp {
 
@@ -39,6 +40,10 @@ class TlsRecords {
   // Records sealed with one key before the next one (KeyUpdate). AES-GCM may seal 2^24.5 of full
   // length (section 5.5).
   static constexpr uint64_t kMaxRecordsPerKey = uint64_t{1} << 23;
+  // KeyUpdates of the other side: so many at once, and so many a second. Each costs us more than
+  // it; who sends records as fast as a host can needs one in a minute.
+  static constexpr uint32_t kKeyUpdateBurst = 64;
+  static constexpr uint32_t kKeyUpdatesPerSecond = 1;
 
   // Null: no such suite, secrets of a wrong length, or no memory.
   static std::unique_ptr<TlsRecords> Create(const Start& start, TlsSink* sink, TlsEvents* events,
@@ -53,6 +58,8 @@ class TlsRecords {
   bool closed_by_peer() const { return closed_by_peer_; }
   // No record can be sealed any more, which takes a fault of the machine or 2^64 records.
   bool write_failed() const { return write_failed_; }
+  // A key that the handshake agreed on is no longer in use.
+  bool key_updated() const { return key_updated_; }
 
  private:
   enum class Alert : uint8_t;
@@ -61,7 +68,8 @@ class TlsRecords {
       : sink_(sink),
         events_(events),
         on_ticket_(std::move(on_ticket)),
-        records_per_key_(records_per_key) {}
+        records_per_key_(records_per_key),
+        key_updates_(kKeyUpdatesPerSecond, kKeyUpdateBurst, events->Now()) {}
 
   // ---- Reading ----
   absl::Status CheckHeader(std::span<const std::byte> header);
@@ -84,6 +92,7 @@ class TlsRecords {
   TlsEvents* const events_;
   const OnTicket on_ticket_;
   const uint64_t records_per_key_;
+  TokenBucket key_updates_;  // that the other side may still make
   TlsTrafficKey read_;
   TlsTrafficKey write_;
   // A record of which a part has come: its header at first, then a buffer of its length.
@@ -97,6 +106,7 @@ class TlsRecords {
   bool write_closed_ = false;  // our close_notify has gone: nothing may follow it
   bool write_failed_ = false;
   bool owes_key_update_ = false;  // the other side asked for one
+  bool key_updated_ = false;
 };
 
 }  // namespace ringsock::derp

@@ -10,7 +10,10 @@
 //  3. Secrets and numbers of records are BoringSSL's present ones.
 //  4. A client's tickets come later, whenever the server likes. They are opened here; BoringSSL is
 //     given the message inside and makes the session of it, which needs nothing of its records. So
-//     a client keeps its SSL, for that alone; a server's is freed with all it holds.
+//     a client keeps its SSL for that alone, and with it the first traffic secrets: until it has a
+//     ticket, which is enough for the one connection that will use it, or until a key is updated,
+//     after which the one before must be known to nobody. Later tickets are passed over. A server's
+//     SSL is freed at once.
 // Where a condition does not hold the session stays with BoringSSL, which never learns of it.
 #include <openssl/err.h>
 #include <openssl/ssl.h>
@@ -61,6 +64,7 @@ class TlsSessionImpl final : public TlsSession {
   void TakeOver();
   bool FlushTickets();
   absl::Status OnTicket(std::span<const uint8_t> message);
+  void ForgetFirstSecrets();
   absl::Status ReceiveRecords(std::span<std::byte> ciphertext);
   absl::Status Fail(int result);
   absl::Status Fail(absl::Status status);
@@ -227,7 +231,7 @@ bool TlsSessionImpl::FlushTickets() {
 
 absl::Status TlsSessionImpl::OnTicket(std::span<const uint8_t> message) {
   // A server sends a few. Each costs us more than it costs the other side.
-  if (tickets_ == kMaxTickets) return absl::OkStatus();
+  if (ssl_ == nullptr || tickets_ == kMaxTickets) return absl::OkStatus();
   ++tickets_;
   ERR_clear_error();
   bssl::UniquePtr<SSL_SESSION> session(
@@ -238,8 +242,14 @@ absl::Status TlsSessionImpl::OnTicket(std::span<const uint8_t> message) {
   return absl::OkStatus();
 }
 
+// What it frees BoringSSL wipes.
+void TlsSessionImpl::ForgetFirstSecrets() {
+  if (ssl_ != nullptr && (peer_->ticket_stored || records_->key_updated())) ssl_.reset();
+}
+
 absl::Status TlsSessionImpl::ReceiveRecords(std::span<std::byte> ciphertext) {
   absl::Status status = records_->Receive(ciphertext);
+  ForgetFirstSecrets();
   closed_by_peer_ = records_->closed_by_peer();
   if (status.ok() && records_->write_failed()) status = CannotSeal();
   return status.ok() ? status : Fail(std::move(status));
@@ -287,6 +297,7 @@ size_t TlsSessionImpl::Send(std::span<const std::byte> plaintext) {
   if (!done_ || shut_down_ || error_ != nullptr) return 0;
   if (records_ != nullptr) {
     const size_t sealed = records_->Send(plaintext);
+    ForgetFirstSecrets();
     if (records_->write_failed()) Fail(CannotSeal()).IgnoreError();  // the next Receive() says so
     return sealed;
   }

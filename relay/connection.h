@@ -100,6 +100,7 @@ class Connection : public io::StreamHandler, private derp::TlsSink, private derp
   std::span<std::byte> Reserve(size_t bytes) override;
   void Commit(size_t bytes) override;
   // ---- TlsEvents ----
+  Instant Now() const override { return now_; }
   void OnHandshakeDone() override { OnSecure(); }
   absl::Status OnPlaintext(std::span<std::byte> bytes) override {
     return closed_ ? absl::CancelledError("closed") : OnBytes(bytes, now_);

@@ -51,6 +51,7 @@ class TlsEnd final : public TlsSink, public TlsEvents {
     ++writes;
   }
   // TlsEvents
+  Instant Now() const override { return now; }
   void OnHandshakeDone() override {
     ++handshakes;
     if (on_handshake_done) on_handshake_done();
@@ -77,6 +78,7 @@ class TlsEnd final : public TlsSink, public TlsEvents {
   int writes = 0;
   int handshakes = 0;
   int deliveries = 0;
+  Instant now{};
   std::function<void()> on_handshake_done;
   std::function<absl::Status()> on_plaintext;
 };

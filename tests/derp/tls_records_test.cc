@@ -254,6 +254,24 @@ TEST(TlsRecordsTest, KeyUpdatesAreAnsweredWhenAsked) {
   EXPECT_EQ(world.end.received, "under the third key");
 }
 
+// However much data comes between them.
+TEST(TlsRecordsTest, KeyUpdatesAreBoundedPerTime) {
+  World world;
+  const auto update = [&world] {
+    const absl::Status status = world.Receive(world.KeyUpdate(false));
+    return status.ok() ? world.Receive(world.Data("x")) : status;
+  };
+  for (uint32_t i = 0; i < TlsRecords::kKeyUpdateBurst; ++i) ASSERT_TRUE(update().ok()) << i;
+  // At the rate it may go on for ever.
+  for (int i = 0; i < 1000; ++i) {
+    world.end.now += std::chrono::seconds(1) / TlsRecords::kKeyUpdatesPerSecond;
+    ASSERT_TRUE(update().ok()) << i;
+  }
+  world.end.now += std::chrono::milliseconds(900) / TlsRecords::kKeyUpdatesPerSecond;
+  ExpectRefused(&world, world.KeyUpdate(false), kUnexpectedMessage, "too many KeyUpdates");
+  EXPECT_EQ(world.end.deliveries, 1000 + static_cast<int>(TlsRecords::kKeyUpdateBurst));
+}
+
 // Without room the answer waits, once for however many questions.
 TEST(TlsRecordsTest, AnswersDoNotPileUp) {
   World world;

@@ -50,6 +50,21 @@ class TlsTakeoverTest : public testing::TestWithParam<bool> {
     EXPECT_EQ(end_->received.substr(heard), back);
   }
 
+  // As if the other side had sent it next.
+  void ReceiveBadTicket() {
+    bssl::Span<const uint8_t> reads, writes;
+    ASSERT_TRUE(bssl::SSL_get_traffic_secrets(peer_->ssl(), &reads, &writes));
+    TlsTrafficKey key;
+    ASSERT_TRUE(key.Init(SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(peer_->ssl())),
+                         {writes.data(), writes.size()}, SSL_get_write_sequence(peer_->ssl())));
+    std::vector<std::byte> record(100);
+    const std::string ticket("\4\0\0\3bad", 7);
+    record.resize(key.Seal(TlsContent::kHandshake, AsBytes(ticket), record));
+    TlsEnd source;
+    source.Write(record);
+    end_->TakeFrom(&source);
+  }
+
   const TestCertificate certificate_ = MakeTestCertificate({}, nullptr);
   const std::unique_ptr<TlsClientContext> client_ = NewTestClient(certificate_.pem);
   const std::unique_ptr<TlsServerContext> server_ =
@@ -151,23 +166,39 @@ TEST_P(TlsTakeoverTest, ItsAlertsAreTold) {
 // when ours took over: that nonce has been used by then.
 TEST_P(TlsTakeoverTest, OfABadTicketOnlyOurAlertIsSent) {
   if (!ours_is_client()) return;
-  Connect();
-  Exchange("x", "y");
-  bssl::Span<const uint8_t> reads, writes;
-  ASSERT_TRUE(bssl::SSL_get_traffic_secrets(peer_->ssl(), &reads, &writes));
-  TlsTrafficKey key;
-  ASSERT_TRUE(key.Init(SSL_CIPHER_get_protocol_id(SSL_get_current_cipher(peer_->ssl())),
-                       {writes.data(), writes.size()}, SSL_get_write_sequence(peer_->ssl())));
-  std::vector<std::byte> record(100);
-  const std::string ticket("\4\0\0\3bad", 7);
-  record.resize(key.Seal(TlsContent::kHandshake, AsBytes(ticket), record));
-  TlsEnd source;
-  source.Write(record);
-  end_->TakeFrom(&source);
+  Connect();  // its ticket waits for its first data
+  ReceiveBadTicket();
   EXPECT_FALSE(end_->status.ok());
   peer_->Pump(end_.get());
   EXPECT_EQ(peer_->error(), SSL_ERROR_SSL);
   EXPECT_EQ(peer_->error_text(), "TLSV1_ALERT_DECODE_ERROR");
+}
+
+// BoringSSL's part, and the first secrets with it, has gone by the first good ticket: what comes
+// later nobody reads.
+TEST_P(TlsTakeoverTest, TicketsBehindTheFirstArePassedOver) {
+  if (!ours_is_client()) return;
+  Connect();
+  Exchange("x", "y");
+  ReceiveBadTicket();
+  EXPECT_TRUE(end_->status.ok()) << end_->status;
+  Connect();
+  EXPECT_TRUE(end_->session->resumed());
+}
+
+// ... or by the first update of a key.
+TEST_P(TlsTakeoverTest, TicketsBehindAKeyUpdateArePassedOver) {
+  if (!ours_is_client()) return;
+  SSL_CTX_set_options(boring_.get(), SSL_OP_NO_TICKET);
+  for (const bool updates : {false, true}) {
+    Connect();
+    if (updates) {
+      ASSERT_EQ(SSL_key_update(peer_->ssl(), SSL_KEY_UPDATE_NOT_REQUESTED), 1);
+    }
+    Exchange("x", "y");
+    ReceiveBadTicket();
+    EXPECT_EQ(end_->status.ok(), updates) << end_->status;
+  }
 }
 
 // Tickets go, and come, under the new records.
