@@ -319,14 +319,26 @@ bool RelayLoad::ReceiveSome() {
 }
 
 void RelayLoad::ReceiveFrom(Client& client) {
-  if (!client.open) return;
-  const ssize_t n = recv(client.link->fd(), buffer_.data(), buffer_.size(), 0);
-  if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
-  if (n <= 0) return OnClosed(client);
   // Senders are told things that are of no interest: session tickets, peers that left.
-  if (client.counter == nullptr) return;
-  client.counter->OnBytes(std::span(buffer_).first(static_cast<size_t>(n)),
-                          Nanoseconds(SystemClock().Now()), recording_);
+  StreamCounter* const counter = client.counter.get();
+  for (size_t left = buffer_.size(); client.open && left > 0;) {
+    const auto next =
+        counter == nullptr ? StreamCounter::Read{SIZE_MAX, false} : counter->NextRead();
+    const size_t wanted = std::min(next.size, left);
+    const ssize_t n = recv(client.link->fd(), next.discard ? nullptr : buffer_.data(), wanted,
+                           next.discard ? MSG_TRUNC : 0);
+    if (n < 0 && (errno == EAGAIN || errno == EINTR)) return;
+    if (n <= 0) return OnClosed(client);
+    const auto count = static_cast<size_t>(n);
+    if (counter != nullptr && next.discard) {
+      counter->Discarded(count);
+    } else if (counter != nullptr) {
+      counter->OnBytes(std::span(buffer_).first(count), Nanoseconds(SystemClock().Now()),
+                       recording_);
+    }
+    if (count < wanted) return;
+    left -= count;
+  }
 }
 
 void RelayLoad::OnClosed(Client& client) {

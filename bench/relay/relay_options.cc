@@ -220,7 +220,8 @@ commands
   quick       1 to 1 and 20 to 20, paced and flat out; about half a minute
   throughput  one shape, as the flags say
   all         1-1, 1-100, 20-20, 100-100 at 1400 and 64 B, paced and flat out
-  sweep       offered load from 0.5 to 4 times the capacity, and flat out: what is delivered
+  sweep       offered load from 0.5 to 4 times the capacity, and flat out: what is delivered, as a
+              share of what was due, or of the best rate of all where more was due than that
   latency     one packet in flight (128 B), and the same at --rate packets a second
   memory      --clients idle clients: memory of the relay and of the kernel, each
   stall       20 to 20 and one more receiver that every sender also sends to: it reads, or stops

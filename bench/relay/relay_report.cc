@@ -198,12 +198,6 @@ std::string FormatSweep(const Sweep& sweep) {
   const RelayTraffic& t = sweep.points.front().scenario.traffic;
   std::string out = absl::StrFormat("\nsweep: %d to %d, %d B; capacity %.0f packets/s\n", t.senders,
                                     t.receivers, t.size, sweep.capacity);
-  double best = 0;
-  for (const SweepPoint& point : sweep.points) {
-    for (const RelaySubjectResult& subject : point.scenario.subjects) {
-      best = std::max(best, OfRelayRounds(subject, &RelayRound::DeliveredPerSecond).median);
-    }
-  }
   out += ColumnNames("load");
   std::string notes;
   for (const SweepPoint& point : sweep.points) {
@@ -214,13 +208,12 @@ std::string FormatSweep(const Sweep& sweep) {
       notes += FormatNotes(named);
     }
   }
-  absl::StrAppendFormat(&out, "  of the best, %.0f/s, delivered:", best);
+  absl::StrAppendFormat(&out, "  delivered, of what was due or of the best, %.0f/s:\n   ",
+                        sweep.Best());
   for (const SweepPoint& point : sweep.points) {
-    const double rate =
-        OfRelayRounds(point.scenario.subjects.front(), &RelayRound::DeliveredPerSecond).median;
     const std::string load =
         point.factor == 0 ? "flat out" : absl::StrFormat("%.1fx", point.factor);
-    absl::StrAppendFormat(&out, " %s %.2f", load, rate / std::max(best, 1.0));
+    absl::StrAppendFormat(&out, " %s %.2f", load, sweep.Share(point));
   }
   return absl::StrCat(out, "\n", notes);
 }

@@ -107,7 +107,9 @@ Json OfScenario(const RelayScenario& scenario) {
 Json OfSweep(const Sweep& sweep) {
   Json points = Json::array();
   for (const SweepPoint& point : sweep.points) {
-    points.push_back({{"factor", point.factor}, {"scenario", OfScenario(point.scenario)}});
+    points.push_back({{"factor", point.factor},
+                      {"share", sweep.Share(point)},
+                      {"scenario", OfScenario(point.scenario)}});
   }
   return {{"capacity", sweep.capacity}, {"points", std::move(points)}};
 }

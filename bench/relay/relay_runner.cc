@@ -44,6 +44,26 @@ absl::StatusOr<Metrics> ReadMetrics(const RelayProcess& subject) {
   return FetchMetrics(*subject.metrics());
 }
 
+double Delivered(const SweepPoint& point) {
+  std::vector<double> rates;
+  for (const RelayRound& round : point.scenario.subjects.front().rounds) {
+    rates.push_back(round.DeliveredPerSecond());
+  }
+  return Summarize(rates).median;
+}
+
+// A subject that has failed is left out.
+void AddRound(const RelayOptions& options, const RelayTraffic& traffic, const Cores& cores,
+              RelaySubjectResult* subject) {
+  if (!subject->error.empty()) return;
+  auto round = RunRelayRound(options, traffic, subject->spec, cores);
+  if (round.ok()) {
+    subject->rounds.push_back(*std::move(round));
+  } else {
+    subject->error = std::string(round.status().message());
+  }
+}
+
 }  // namespace
 
 double RelayRound::NsPerPacket() const {
@@ -120,15 +140,9 @@ RelayScenario RunRelayScenario(const RelayOptions& options, const std::string& n
     // Each begins a round in turn, so that none always runs after the same other one.
     for (size_t n = 0; n < count; ++n) {
       RelaySubjectResult& subject = scenario.subjects[(i + n) % count];
-      if (!subject.error.empty()) continue;
       ShowProgress(
           absl::StrFormat("%s  round %d/%d  %s", name, i + 1, options.rounds, subject.spec.name));
-      auto round = RunRelayRound(options, traffic, subject.spec, cores);
-      if (round.ok()) {
-        subject.rounds.push_back(*std::move(round));
-      } else {
-        subject.error = std::string(round.status().message());
-      }
+      AddRound(options, traffic, cores, &subject);
     }
   }
   ShowProgress("");
@@ -154,9 +168,32 @@ absl::StatusOr<Sweep> RunSweep(const RelayOptions& all, const Cores& cores) {
   for (const double factor : {0.5, 0.8, 1.0, 1.5, 2.0, 4.0, 0.0}) {
     traffic.rate = factor * sweep.capacity;
     const std::string name = factor == 0 ? "flat out" : absl::StrFormat("%.1f x capacity", factor);
-    sweep.points.push_back({factor, RunRelayScenario(options, name, traffic, cores)});
+    sweep.points.push_back(
+        {factor, {.name = name, .traffic = traffic, .subjects = {{spec, {}, {}}}}});
   }
+  // Point by point in each round, so that a machine that changes its speed does it to all of them.
+  for (uint32_t i = 0; i < options.rounds; ++i) {
+    for (SweepPoint& point : sweep.points) {
+      RelayScenario& scenario = point.scenario;
+      ShowProgress(absl::StrFormat("%s  round %d/%d", scenario.name, i + 1, options.rounds));
+      AddRound(options, scenario.traffic, cores, &scenario.subjects.front());
+    }
+  }
+  ShowProgress("");
   return sweep;
+}
+
+double Sweep::Best() const {
+  double best = 0;
+  for (const SweepPoint& point : points) best = std::max(best, Delivered(point));
+  return best;
+}
+
+double Sweep::Share(const SweepPoint& point) const {
+  const double due = point.scenario.traffic.rate;
+  const double best = Best();
+  const double possible = due == 0 ? best : std::min(due, best);
+  return possible == 0 ? 0 : Delivered(point) / possible;
 }
 
 MemoryResult RunMemory(const RelayOptions& options, const RelaySubjectSpec& spec,

@@ -73,6 +73,13 @@ struct SweepPoint {
 struct Sweep {
   double capacity = 0;  // packets a second: the best rate delivered while looking for it
   std::vector<SweepPoint> points;
+
+  // Of the first subject. The best rate over all points, packets a second; of each point, the
+  // median of its rounds.
+  double Best() const;
+  // What a point delivers of what could be: of what is due in it, or of the best, whichever is
+  // less. What the load had no time to offer counts as if it had been offered.
+  double Share(const SweepPoint& point) const;
 };
 absl::StatusOr<Sweep> RunSweep(const RelayOptions& options, const Cores& cores);
 

@@ -10,6 +10,9 @@ namespace ringsock::bench {
 namespace {
 
 constexpr uint64_t kMaxControlPayload = 2048;
+// Records of this length are worth a call of their own to be thrown away.
+constexpr size_t kLongRecord = 8 << 10;
+constexpr size_t kReadForHeader = 256;
 
 size_t PayloadSize(std::span<const std::byte> header) {
   size_t size = 0;
@@ -47,6 +50,13 @@ StreamTotals StreamCounter::Totals() const {
   return totals;
 }
 
+StreamCounter::Read StreamCounter::NextRead() const {
+  if (skip_ >= kLongRecord / 2) return {skip_, true};
+  if (cipher_ == nullptr || last_record_ < kLongRecord) return {SIZE_MAX, false};
+  // One record, or the header of one.
+  return {skip_ + kReadForHeader + (until_check_ > 0 ? 0 : last_record_), false};
+}
+
 // Moves bytes until carry_ has `size`; false if there are not enough.
 bool StreamCounter::FillCarry(std::span<std::byte>* bytes, size_t size) {
   const size_t count = std::min(size - std::min(size, carry_.size()), bytes->size());
@@ -70,6 +80,7 @@ void StreamCounter::OnBytes(std::span<std::byte> bytes, int64_t now, bool record
     const bool in_place = carry_.empty() && bytes.size() >= kRecordHeader;
     if (!in_place && !FillCarry(&bytes, kRecordHeader)) return;
     const size_t size = kRecordHeader + RecordBody(in_place ? bytes : std::span(carry_));
+    last_record_ = size;
     if (until_check_ > 0) {
       --until_check_;
       cipher_->Skip();

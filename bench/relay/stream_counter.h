@@ -4,8 +4,10 @@
 // Opening a record costs as much as the relay spends on it. But all frames of a run have one size,
 // so how many came follows from the lengths of the records, which are not encrypted; only a sample
 // is opened, which shows what was duplicated, reordered, misdelivered or damaged, and how long it
-// took. Frames that are not packets (a keep-alive, say) shift the count by their bytes until the
-// next opened record puts it right; a run meets one or two of them.
+// took. Nor are the bytes of the others needed: where records are long the kernel throws them away
+// instead of copying them, which on one machine would take them out of the relay's caches. Frames
+// that are not packets (a keep-alive, say) shift the count by their bytes until the next opened
+// record puts it right; a run meets one or two of them.
 #ifndef RINGSOCK_BENCH_RELAY_STREAM_COUNTER_H_
 #define RINGSOCK_BENCH_RELAY_STREAM_COUNTER_H_
 
@@ -52,6 +54,15 @@ class StreamCounter {
   // `now`, CLOCK_MONOTONIC nanoseconds; latencies are noted only with `record`.
   void OnBytes(std::span<std::byte> bytes, int64_t now, bool record);
 
+  // What to read next. With `discard`: so many bytes that need not be looked at, for Discarded().
+  // Else up to so many, for OnBytes().
+  struct Read {
+    size_t size;
+    bool discard;
+  };
+  Read NextRead() const;
+  void Discarded(size_t bytes) { skip_ -= bytes; }
+
   uint64_t packets() const { return totals_.packets; }
   StreamTotals Totals() const;
 
@@ -73,6 +84,7 @@ class StreamCounter {
   bool record_latency_ = false;
   uint32_t until_check_ = 0;
   size_t skip_ = 0;               // bytes of a record that is passed over, still to come
+  size_t last_record_ = 0;        // its bytes
   std::vector<std::byte> carry_;  // the beginning of a header, or of a record to be opened
   size_t rest_ = 0;               // bytes of the frame that began, still to come
   bool rest_is_packet_ = false;

@@ -122,11 +122,22 @@ TEST(RelayReportTest, NothingDelivered) {
 
 TEST(RelayReportTest, SweepAsShareOfTheBest) {
   Sweep sweep{.capacity = 1000, .points = {}};
-  sweep.points.push_back({1, Scenario()});
-  sweep.points.push_back({0, Scenario()});
-  for (RelayRound& round : sweep.points[1].scenario.subjects[0].rounds) round = Round(500, 500'000);
+  const auto add = [&sweep](double factor, double due, uint64_t delivered) {
+    sweep.points.push_back({factor, Scenario()});
+    sweep.points.back().scenario.traffic.rate = due;
+    for (RelayRound& round : sweep.points.back().scenario.subjects[0].rounds) {
+      round = Round(delivered, 500'000);
+      round.seconds = 1;
+    }
+  };
+  // Under the best rate what was due counts, over it the best.
+  add(0.5, 500, 450);
+  add(1, 1000, 1000);
+  add(2, 2000, 1250);
+  add(0, 0, 625);
+  EXPECT_EQ(sweep.Best(), 1250);
   const std::string text = FormatSweep(sweep);
-  EXPECT_THAT(text, HasSubstr("1.0x 1.00 flat out 0.50"));
+  EXPECT_THAT(text, HasSubstr("0.5x 0.90 1.0x 1.00 2.0x 1.00 flat out 0.50"));
   ExpectFits(text);
 }
 

@@ -83,6 +83,37 @@ TEST(StreamCounterTest, EveryPacketOnceInPiecesOfAnySize) {
   }
 }
 
+TEST(StreamCounterTest, LongRecordsThatAreNotOpenedNeedNotBeRead) {
+  for (const size_t record : {3000, 9000, 16384}) {
+    for (const size_t arrives : {1000, 7777, 1'000'000}) {
+      RecordCipher sealer = Cipher();
+      RecordCipher opener = Cipher();
+      FrameBurst burst = Burst();
+      StreamCounter counter(Config(/*check=*/8), &opener, nullptr);
+      Buffer bytes = Seal(sealer, Plain(burst, 2000), record);
+      size_t read = 0;
+      for (std::span<std::byte> left(bytes); !left.empty();) {
+        const auto next = counter.NextRead();
+        const size_t count = std::min({next.size, arrives, left.size()});
+        if (next.discard) {
+          counter.Discarded(count);
+        } else {
+          counter.OnBytes(left.first(count), 1100, false);
+          read += count;
+        }
+        left = left.subspan(count);
+      }
+      const StreamTotals totals = counter.Totals();
+      EXPECT_EQ(totals.packets, 2000u);
+      EXPECT_GE(totals.checked, 2000u / 10);
+      EXPECT_EQ(totals.invalid + totals.misdelivered + totals.resyncs + totals.reordered, 0u);
+      if (record > 8192) {
+        EXPECT_LT(read, bytes.size() / 3);
+      }
+    }
+  }
+}
+
 TEST(StreamCounterTest, PlainStreamsAreReadWhole) {
   for (const size_t piece : {7, 241, 5000}) {
     FrameBurst burst = Burst();
