@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "base/key.h"
 #include "base/log.h"
+#include "bench/relay_access.h"
 #include "bench/subject.h"
 #include "core/engine.h"
 
@@ -85,8 +86,16 @@ absl::Status AddPeers(const SubjectConfig& config, Engine* engine, Forwarder* fo
     if (!id.ok()) return id.status();
     ids.push_back(*id);
   }
+  PeerId far = PeerId::kNone;
+  if (config.relay != nullptr) {
+    const auto id = engine->CreateEndpoint(config.relay->other, "127.3.3.40:1");
+    if (!id.ok()) return id.status();
+    far = *id;
+  }
   for (size_t i = 0; i < ids.size(); ++i) {
-    forwarder->AddRoute(ids[i], ids[config.traffic.mode == Mode::kForward ? i ^ 1 : i]);
+    const bool relayed = config.relay != nullptr && IsRelayedPair(i / 2, config.relay->percent);
+    const PeerId partner = ids[config.traffic.mode == Mode::kForward ? i ^ 1 : i];
+    forwarder->AddRoute(ids[i], relayed ? far : partner);
   }
   // Nothing is sent there (addresses of RFC 6598).
   for (uint32_t i = 0; i < config.idle_peers; ++i) {
@@ -106,6 +115,7 @@ EngineOptions OptionsOf(const SubjectConfig& config) {
   options.io = config.engine;
   options.io.backend =
       config.spec.kind == SubjectKind::kRingsockMmsg ? io::Backend::kMmsg : io::Backend::kUring;
+  if (config.relay != nullptr) PrepareForRelay(&options);
   return options;
 }
 
@@ -129,7 +139,10 @@ absl::Status RunEngineSubject(const SubjectConfig& config, SubjectShared* shared
   Forwarder forwarder(config.traffic, &shared->received);
   auto engine = Engine::Start(OptionsOf(config), &forwarder);
   if (!engine.ok()) return engine.status();
-  const absl::Status status = AddPeers(config, engine->get(), &forwarder);
+  absl::Status status = AddPeers(config, engine->get(), &forwarder);
+  if (status.ok() && config.relay != nullptr) {
+    status = ConnectToRelay(*config.relay, engine->get());
+  }
   if (!status.ok()) return status;
   forwarder.Open();
   shared->port = (*engine)->port();

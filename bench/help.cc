@@ -2,9 +2,10 @@
 #include "bench/options.h"
 
 namespace ringsock::bench {
+namespace {
 
-std::string HelpText() {
-  return R"(ringsock-bench: how many packets a core moves, beside loops written by hand
+constexpr char kCommandsAndFlags[] =
+    R"(ringsock-bench: how many packets a core moves, beside loops written by hand
 
 usage: ringsock-bench COMMAND [FLAGS]
 
@@ -16,6 +17,7 @@ commands
   send      trains leave for the peers in turn; for every 8 (short ones: 32) comes a small request,
             which keeps the pace
   latency   echo of single packets at a fixed rate, for the percentiles
+  report    many of these along several axes, as a page with charts; `report --help`
 
 load
   --size BYTES       of a datagram, 32 to 65507 (1400)
@@ -23,6 +25,8 @@ load
   --peers N          source addresses (64), over 8 ports per load thread; they send in turn
   --interleave N     trains that a peer sends in its turn, one by one with those of three others (1)
   --mix              trains of 1 to --train datagrams, of 64 to --size bytes each, all mixed
+  --relayed PERCENT  of the peers: what they send goes on over a relay, by TLS (0). The relay and
+                     the engine behind it run on the load's cores; loopback only
   --rate PPS         open loop: packets a second over all peers, such as 250k. Latency counts from
                      when a packet was due, so a stall shows in all packets it delayed. 0, and the
                      default but for latency: flat out
@@ -35,17 +39,21 @@ load
 measurement
   --subjects LIST    recvfrom, recvmmsg[:BATCH], recvmmsg+gro[:BATCH], uring, ringsock,
                      ringsock-mmsg; all. Without a batch, recvmmsg+gro runs with 4, 6 and 8 and
-                     its best is shown
+                     its best is shown. ringsock:KEY=VALUE/KEY=VALUE is the engine with other
+                     options than --engine-options, as one more subject
   --rounds N         rounds; in each, every subject runs once, beginning with another one (5)
   --seconds S        of one measurement (1), after --warmup S (0.2)
   --idle-peers N     that ringsock subjects know besides, and that never send (10000)
   --shards N         cores of the measured side (1)
   --load-threads N   cores of the load (those left, at most 4)
+  --subject-buffer B bytes of each socket buffer of the measured side (7340032)
   --engine-options   of the ringsock subjects: gso=0|1,gro=0|1,zero_copy=0|1,rx_buffers=N,
                      rx_batch=N,tx_queue=N,tx_slabs=N,spin_us=N. With spin_us the loops written by
                      hand do not sleep either
   --json FILE|-      everything measured, each round
+)";
 
+constexpr char kTopologiesAndFigures[] = R"(
 where the packets go (--topology)
   loopback   127.0.0.0/8 of this host; needs no rights. Trains stay whole
   veth       a veth pair between two namespaces of the tool's own; root. Trains stay whole, as
@@ -55,7 +63,8 @@ where the packets go (--topology)
              when it is sent; GRO and threaded NAPI are on at the other end (ethtool -K DEV gro on;
              /sys/class/net/DEV/threaded), so the receiving core merges them again. A pfifo in front
              holds packets back while a device's ring is full; the kernel then reorders a few in a
-             million. Root
+             million. Root. With --gro-flush-us N the receiver waits so long for more to merge
+             (/sys/class/net/DEV/gro_flush_timeout, and napi_defer_hard_irqs 1)
              Namespaces and devices go with the process, however it ends
 
 figures
@@ -72,6 +81,9 @@ figures
              fills. One packet in flight: echo --size 128 --train 1 --peers 1 --window 1
   lost       packets that left the load and never came back, by reason below the table
 )";
-}
+
+}  // namespace
+
+std::string HelpText() { return std::string(kCommandsAndFlags) + kTopologiesAndFigures; }
 
 }  // namespace ringsock::bench

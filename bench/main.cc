@@ -2,10 +2,13 @@
 #include <algorithm>
 #include <cstdio>
 #include <fstream>
+#include <span>
+#include <string>
 #include <vector>
 
 #include "bench/options.h"
 #include "bench/report.h"
+#include "bench/report_command.h"
 #include "bench/runner.h"
 #include "bench/sockets.h"
 #include "bench/topology.h"
@@ -49,7 +52,8 @@ int Measure(const Options& options) {
   if (!cores.ok()) return Fail(cores.status(), kUsage);
   PinThisThread(cores->load);
   const uint32_t mtu = std::max(options.traffic.size + 28, 1500u);
-  const auto topology = Topology::Create(options.topology, mtu, cores->load, cores->subject);
+  const auto topology =
+      Topology::Create(options.topology, mtu, cores->load, cores->subject, options.gro_flush_us);
   if (!topology.ok()) return Fail(topology.status(), kFailed);
 
   FILE* out = options.json == "-" ? stderr : stdout;
@@ -67,8 +71,23 @@ int Measure(const Options& options) {
   return WriteJson(options.json, FormatJson(environment, options, scenarios));
 }
 
+// A command with flags of its own.
+int Report(std::span<const char* const> arguments) {
+  const auto options = ParseReportOptions(arguments);
+  if (!options.ok()) return Fail(options.status(), kUsage);
+  if (options->help) {
+    std::fputs(ReportHelpText().c_str(), stdout);
+    return 0;
+  }
+  const absl::Status status = RunReport(*options);
+  return status.ok() ? 0 : Fail(status, kFailed);
+}
+
 int Main(int argc, char** argv) {
   const std::vector<const char*> arguments(argv + std::min(argc, 1), argv + argc);
+  if (!arguments.empty() && arguments[0] == std::string("report")) {
+    return Report(std::span(arguments).subspan(1));
+  }
   const auto options = ParseOptions(arguments);
   if (!options.ok()) return Fail(options.status(), kUsage);
   if (options->command == "help") {

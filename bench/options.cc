@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "bench/flags.h"
 #include "bench/wire.h"
@@ -45,15 +46,30 @@ const std::vector<KnownSubject>& KnownSubjects() {
   return *subjects;
 }
 
-void AddSubject(const KnownSubject& known, uint32_t batch, std::vector<SubjectSpec>* out) {
-  if (known.batches.empty() || batch != 0) {
-    out->push_back({known.kind, known.name, batch});
-    return;
-  }
-  for (const uint32_t each : known.batches) out->push_back({known.kind, known.name, each});
+SubjectSpec SpecOf(const KnownSubject& known, uint32_t batch) {
+  return {.kind = known.kind, .name = known.name, .batch = batch, .variant = {}};
 }
 
-// "recvmmsg+gro" or "recvmmsg+gro:8".
+void AddSubject(const KnownSubject& known, uint32_t batch, std::vector<SubjectSpec>* out) {
+  if (known.batches.empty() || batch != 0) {
+    out->push_back(SpecOf(known, batch));
+    return;
+  }
+  for (const uint32_t each : known.batches) out->push_back(SpecOf(known, each));
+}
+
+// "ringsock:gso=0/rx_batch=4": the engine with other options.
+absl::Status AddVariant(const KnownSubject& known, absl::string_view changes,
+                        std::vector<SubjectSpec>* out) {
+  SubjectSpec spec = SpecOf(known, 0);
+  spec.variant = absl::StrReplaceAll(changes, {{"/", ","}});
+  io::LoopOptions scratch;
+  const absl::Status status = ParseEngineOptions(spec.variant, &scratch);
+  if (status.ok()) out->push_back(std::move(spec));
+  return status;
+}
+
+// "recvmmsg+gro", "recvmmsg+gro:8" or "ringsock:gso=0".
 absl::Status AddNamed(absl::string_view item, std::vector<SubjectSpec>* out) {
   const std::pair<absl::string_view, absl::string_view> parts =
       absl::StrSplit(item, absl::MaxSplits(':', 1));
@@ -63,6 +79,7 @@ absl::Status AddNamed(absl::string_view item, std::vector<SubjectSpec>* out) {
     if (parts.first != known.name) continue;
     uint32_t batch = 0;
     if (absl::StrContains(item, ':')) {
+      if (!SpecOf(known, 0).is_bare()) return AddVariant(known, parts.second, out);
       if (known.batches.empty()) return BadFlag("--subjects", item, "this one has no batch size");
       const absl::Status status = ParseUint("--subjects (batch)", parts.second, 1, 64, &batch);
       if (!status.ok()) return status;
@@ -96,10 +113,13 @@ FlagTable Flags(Options* o) {
       {"--idle-peers", {UintFlag(0, 1u << 20, &o->idle_peers)}},
       {"--interleave", {UintFlag(1, 64, &t->interleave)}},
       {"--mix", SwitchFlag(&t->mix)},
+      {"--relayed", {UintFlag(0, 100, &t->relayed)}},
+      {"--subject-buffer", {UintFlag(2048, 1u << 30, &o->subject_buffer)}},
       {"--check", {UintFlag(1, 1u << 20, &o->check)}},
       {"--rate", {RateFlag(&t->rate)}},
       {"--flood", SwitchFlag(&t->flood)},
       {"--topology", {topology}},
+      {"--gro-flush-us", {UintFlag(0, 10'000, &o->gro_flush_us)}},
       {"--json", {TextFlag("must be a file name or -", &o->json)}},
       {"--subjects", {subjects}},
       {"--engine-options", {engine}},
@@ -116,6 +136,12 @@ absl::Status Check(const Options& options) {
   }
   if (t.mode == Mode::kForward && t.peers % 2 != 0) {
     return BadFlag("--peers", absl::StrCat(t.peers), "must be even: peer i sends to peer i^1");
+  }
+  if (t.relayed > 0 && (t.mode != Mode::kForward || options.topology != TopologyKind::kLoopback)) {
+    return BadFlag("--relayed", absl::StrCat(t.relayed), "only with forward, on loopback");
+  }
+  if (options.gro_flush_us > 0 && options.topology != TopologyKind::kNicLike) {
+    return BadFlag("--gro-flush-us", absl::StrCat(options.gro_flush_us), "only with niclike");
   }
   if (t.mix && t.rate > 0) {
     return absl::InvalidArgumentError("--mix and --rate exclude each other");
@@ -150,9 +176,10 @@ absl::Status ApplyCommand(absl::string_view command, Options* options) {
     options->seconds = 0.4;
     options->warmup = 0.1;
   } else if (command != "help") {
-    return absl::InvalidArgumentError(absl::StrCat(
-        command,
-        ": no such command; known are quick, forward, echo, receive, send, latency and help"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(command,
+                     ": no such command; known are quick, forward, echo, receive, send, latency, "
+                     "report and help"));
   }
   return absl::OkStatus();
 }
@@ -202,6 +229,7 @@ double Traffic::mean_size() const {
 }
 
 std::string SubjectSpec::Label() const {
+  if (!variant.empty()) return absl::StrCat(name, ":", absl::StrReplaceAll(variant, {{",", "/"}}));
   return batch == 0 ? name : absl::StrCat(name, ":", batch);
 }
 
@@ -262,7 +290,7 @@ absl::StatusOr<Options> ParseOptions(std::span<const char* const> arguments) {
   options.subjects = *ParseSubjects("all");
   if (arguments.empty()) {
     return absl::InvalidArgumentError(
-        "no command; one of quick, forward, echo, receive, send, latency");
+        "no command; one of quick, forward, echo, receive, send, latency, report");
   }
   const absl::string_view command = arguments[0];
   if (command == "--help" || command == "-h") {

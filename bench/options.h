@@ -40,11 +40,14 @@ struct SubjectSpec {
   SubjectKind kind = SubjectKind::kRecvfrom;
   std::string name;    // as given to --subjects
   uint32_t batch = 0;  // messages per system call; 0 where the subject has no such knob
+  // Of the engine, over those of --engine-options: "gso=0,rx_batch=4". Variants of one engine are
+  // measured in alternating rounds like other subjects.
+  std::string variant;
 
   bool is_bare() const {
     return kind != SubjectKind::kRingsockUring && kind != SubjectKind::kRingsockMmsg;
   }
-  // "recvmmsg+gro:8", as --subjects takes it.
+  // "recvmmsg+gro:8" or "ringsock:gso=0/rx_batch=4", as --subjects takes it.
   std::string Label() const;
 };
 
@@ -60,6 +63,8 @@ struct Traffic {
   bool flood = false;  // flat out without a window: measures what overload does
   // Trains that a peer sends while it is its turn, one by one with those of three other peers.
   uint32_t interleave = 1;
+  // Of the peers, in percent: what they send goes on over a relay, with TLS (Mode::kForward).
+  uint32_t relayed = 0;
   bool mix = false;  // trains of 1 to `train` datagrams, each of 64 to `size` bytes
 
   // The sizes of --mix: a share of each, whatever the length of the train.
@@ -73,6 +78,7 @@ struct Options {
   std::string command;  // "quick", "forward", "echo", "receive", "send", "latency", "help"
   Traffic traffic;
   TopologyKind topology = TopologyKind::kLoopback;
+  uint32_t gro_flush_us = 0;  // of TopologyKind::kNicLike, see Topology::Create()
   std::vector<SubjectSpec> subjects;
   uint32_t rounds = 5;
   double seconds = 1;
@@ -84,6 +90,7 @@ struct Options {
   std::string json;              // file, or "-" for standard output; "": none
   io::LoopOptions engine;        // of the ringsock subjects
   int socket_buffer = io::kDefaultSocketBuffer;  // of every socket
+  uint32_t subject_buffer = 0;                   // of the measured side's, if not 0
 };
 
 // `arguments` are those after the program's name. Errors are one line that names the flag, the

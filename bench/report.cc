@@ -47,8 +47,10 @@ std::string Range(const Summary& summary) {
 // True for a batch size that another one of the same loop beats.
 bool IsBeaten(const Scenario& scenario, size_t index) {
   const SubjectResult& subject = scenario.subjects[index];
+  if (!subject.spec.variant.empty()) return false;
   for (size_t i = 0; i < scenario.subjects.size(); ++i) {
     const SubjectResult& other = scenario.subjects[i];
+    if (!other.spec.variant.empty()) continue;
     if (i == index || other.spec.kind != subject.spec.kind || other.rounds.empty()) continue;
     if (subject.rounds.empty()) return true;
     const double mine = NsPerPacket(subject).median;
@@ -83,10 +85,13 @@ std::string FormatRow(const Scenario& scenario, const SubjectResult& subject, in
     const bool shown = scenario.traffic.rate > 0 || scenario.traffic.window == 1;
     return shown ? Microseconds(subject, figure) : std::string("-");
   };
+  // A name that the column does not hold has a line of its own.
+  std::string name = absl::StrFormat("  %-15s", subject.spec.Label());
+  if (name.size() > 17) absl::StrAppend(&name, "\n", std::string(17, ' '));
   return absl::StrFormat(
-      "  %-15s%7.3f%7s%7s %11s%4.0f%%%8s%7s%7s%7s%6s %9s\n", subject.spec.Label(),
-      rate.median / 1e6, Short(rate.median * scenario.traffic.mean_size() * 8 / 1e9),
-      Short(cost.median), Range(cost), 100 * OfRounds(subject, &Round::Busy).median,
+      "%s%7.3f%7s%7s %11s%4.0f%%%8s%7s%7s%7s%6s %9s\n", name, rate.median / 1e6,
+      Short(rate.median * scenario.traffic.mean_size() * 8 / 1e9), Short(cost.median), Range(cost),
+      100 * OfRounds(subject, &Round::Busy).median,
       lost == 0 ? "0" : absl::StrFormat("%.3f%%", 100 * share), latency(&Round::latency_p50),
       latency(&Round::latency_p99), latency(&Round::latency_p999), ratio, ratio_range);
 }

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "bench/cpu_meter.h"
+#include "bench/far_side.h"
 #include "bench/sockets.h"
 
 namespace ringsock::bench {
@@ -170,8 +171,22 @@ absl::StatusOr<Round> RunRound(const Options& options, const Traffic& traffic, c
                        .address = topology.subject_address(),
                        .cores = cores.subject,
                        .engine = options.engine,
-                       .socket_buffer = options.socket_buffer};
-  auto subject = SubjectProcess::Start(config, topology.subject());
+                       .socket_buffer = options.subject_buffer > 0
+                                            ? static_cast<int>(options.subject_buffer)
+                                            : options.socket_buffer};
+  if (!spec.variant.empty()) {
+    status = ParseEngineOptions(spec.variant, &config.engine);
+    if (!status.ok()) return status;
+  }
+  std::unique_ptr<FarSide> far;
+  if (traffic.relayed > 0) {
+    if (spec.is_bare()) return absl::UnimplementedError("it knows no relays");
+    auto started = FarSide::Start(traffic.relayed, config.peers, cores.load);
+    if (!started.ok()) return started.status();
+    far = *std::move(started);
+    config.relay = far->part();
+  }
+  auto subject = SubjectProcess::Start(config, topology.subject(), MainOf(spec.kind));
   if (!subject.ok()) return subject.status();
   const CpuMeter meter((*subject)->pid(), cores.subject, topology.subject_kernel_threads());
   const bool receive_only = traffic.mode == Mode::kReceive;

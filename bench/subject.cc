@@ -59,11 +59,12 @@ bool WaitReadable(int fd, int milliseconds) {
   }
 }
 
-bool IsEngine(SubjectKind kind) {
-  return kind == SubjectKind::kRingsockUring || kind == SubjectKind::kRingsockMmsg;
-}
-
 }  // namespace
+
+SubjectMain MainOf(SubjectKind kind) {
+  const bool engine = kind == SubjectKind::kRingsockUring || kind == SubjectKind::kRingsockMmsg;
+  return engine ? &RunEngineSubject : &RunBaselineSubject;
+}
 
 void SubjectTotals::AddReason(const char* name, uint64_t packets) {
   if (packets == 0) return;
@@ -76,7 +77,8 @@ void SubjectTotals::AddReason(const char* name, uint64_t packets) {
 }
 
 absl::StatusOr<std::unique_ptr<SubjectProcess>> SubjectProcess::Start(const SubjectConfig& config,
-                                                                      const Namespace& ns) {
+                                                                      const Namespace& ns,
+                                                                      SubjectMain main) {
   auto subject = std::unique_ptr<SubjectProcess>(new SubjectProcess());
   void* memory = mmap(nullptr, sizeof(SubjectShared), PROT_READ | PROT_WRITE,
                       MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -87,7 +89,7 @@ absl::StatusOr<std::unique_ptr<SubjectProcess>> SubjectProcess::Start(const Subj
   }
   subject->pid_ = fork();
   if (subject->pid_ < 0) return absl::ResourceExhaustedError("fork");
-  if (subject->pid_ == 0) subject->Child(config, ns);
+  if (subject->pid_ == 0) subject->Child(config, ns, main);
   close(std::exchange(subject->ready_pipe_[1], -1));
   close(std::exchange(subject->stop_pipe_[0], -1));
 
@@ -106,7 +108,7 @@ absl::StatusOr<std::unique_ptr<SubjectProcess>> SubjectProcess::Start(const Subj
   return subject;
 }
 
-void SubjectProcess::Child(const SubjectConfig& config, const Namespace& ns) {
+void SubjectProcess::Child(const SubjectConfig& config, const Namespace& ns, SubjectMain main) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   signal(SIGINT, SIG_IGN);  // the parent decides
   close(ready_pipe_[0]);
@@ -115,10 +117,7 @@ void SubjectProcess::Child(const SubjectConfig& config, const Namespace& ns) {
   Pipes pipes = {.ready = ready_pipe_[1], .stop = stop_pipe_[0]};
   const SubjectHooks hooks = {.ready = &WriteReady, .wait = &WaitForStop, .context = &pipes};
   absl::Status status = ns.Enter();
-  if (status.ok()) {
-    status = IsEngine(config.spec.kind) ? RunEngineSubject(config, shared_, hooks)
-                                        : RunBaselineSubject(config, shared_, hooks);
-  }
+  if (status.ok()) status = main(config, shared_, hooks);
   if (!status.ok()) {
     CopyText({status.message().data(), status.message().size()}, &shared_->error);
   }

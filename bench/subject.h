@@ -16,10 +16,20 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "base/endpoint.h"
+#include "base/key.h"
 #include "bench/options.h"
 #include "bench/topology.h"
 
 namespace ringsock::bench {
+
+// An engine's part in traffic over a relay.
+struct RelayPart {
+  uint32_t percent = 0;  // Traffic::relayed
+  PrivateKey key;        // its own
+  PublicKey other;       // of the engine on the other side of the relay
+  uint16_t port = 0;     // of the relay, on 127.0.0.1
+  std::string pin;       // of the relay's certificate
+};
 
 struct SubjectConfig {
   SubjectSpec spec;
@@ -30,6 +40,7 @@ struct SubjectConfig {
   std::vector<int> cores;       // one thread on each
   io::LoopOptions engine;
   int socket_buffer = io::kDefaultSocketBuffer;
+  std::shared_ptr<const RelayPart> relay = nullptr;  // null: nothing is relayed
 };
 
 // What a subject says of itself when it has stopped. In memory shared with its parent.
@@ -66,15 +77,22 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
                                 const SubjectHooks& hooks);
 absl::Status RunEngineSubject(const SubjectConfig& config, SubjectShared* shared,
                               const SubjectHooks& hooks);
+using SubjectMain = absl::Status (*)(const SubjectConfig& config, SubjectShared* shared,
+                                     const SubjectHooks& hooks);
+// Which of the two runs `kind`.
+SubjectMain MainOf(SubjectKind kind);
 
 class SubjectProcess {
  public:
   // Forks; the caller must be the only thread of its process. Returns when the subject is ready.
   static absl::StatusOr<std::unique_ptr<SubjectProcess>> Start(const SubjectConfig& config,
-                                                               const Namespace& ns);
+                                                               const Namespace& ns,
+                                                               SubjectMain main);
   ~SubjectProcess();  // kills it if it was not stopped
 
   pid_t pid() const { return pid_; }
+  // What it said of itself before it was ready.
+  std::string note() const { return shared_->totals.note.data(); }
   uint16_t port() const { return shared_->port.load(); }
   const std::atomic<uint64_t>* received() const { return &shared_->received; }
   // Ends it and takes its account. An error if it crashed or hung.
@@ -82,7 +100,7 @@ class SubjectProcess {
 
  private:
   SubjectProcess() = default;
-  [[noreturn]] void Child(const SubjectConfig& config, const Namespace& ns);
+  [[noreturn]] void Child(const SubjectConfig& config, const Namespace& ns, SubjectMain main);
 
   SubjectShared* shared_ = nullptr;
   pid_t pid_ = -1;

@@ -106,7 +106,8 @@ ScopedNamespace::~ScopedNamespace() {
 
 absl::StatusOr<std::unique_ptr<Topology>> Topology::Create(TopologyKind kind, uint32_t mtu,
                                                            const std::vector<int>& load_cores,
-                                                           const std::vector<int>& subject_cores) {
+                                                           const std::vector<int>& subject_cores,
+                                                           uint32_t gro_flush_us) {
   auto topology = std::unique_ptr<Topology>(new Topology());
   topology->kind_ = kind;
   topology->first_peer_ = IpAddress::V4(127, 64, 0, 1).V4HostOrder();
@@ -122,7 +123,7 @@ absl::StatusOr<std::unique_ptr<Topology>> Topology::Create(TopologyKind kind, ui
   topology->subject_ = *std::move(subject);
   absl::Status status = topology->Connect(mtu);
   if (status.ok() && kind == TopologyKind::kNicLike) {
-    status = topology->MakeNicLike(load_cores, subject_cores);
+    status = topology->MakeNicLike(load_cores, subject_cores, gro_flush_us);
   }
   if (!status.ok()) return status;
   return topology;
@@ -145,14 +146,18 @@ absl::Status Topology::Connect(uint32_t mtu) {
 }
 
 absl::Status Topology::MakeNicLike(const std::vector<int>& load_cores,
-                                   const std::vector<int>& subject_cores) {
+                                   const std::vector<int>& subject_cores, uint32_t gro_flush_us) {
   // A queue in front of the device holds the packets of a train back while the other side's ring
   // of 256 is full, as a card's queue does.
-  const auto command = [](const std::string& device) {
+  const auto command = [&](const std::string& device) {
+    const std::string folder = absl::StrCat("/sys/class/net/", device);
+    const std::string wait =
+        absl::StrCat(" && echo ", gro_flush_us * 1000, " > ", folder,
+                     "/gro_flush_timeout && echo 1 > ", folder, "/napi_defer_hard_irqs");
     return absl::StrCat("ethtool -K ", device,
                         " tso off gso off tx-udp-segmentation off gro on && tc qdisc replace dev ",
-                        device, " root pfifo limit 10000 && echo 1 > /sys/class/net/", device,
-                        "/threaded");
+                        device, " root pfifo limit 10000 && echo 1 > ", folder, "/threaded",
+                        gro_flush_us > 0 ? wait : "");
   };
   absl::Status status = Run(load_, command(kLoadDevice));
   if (status.ok()) status = Run(subject_, command(kSubjectDevice));

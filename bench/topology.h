@@ -48,10 +48,12 @@ class ScopedNamespace {
 class Topology {
  public:
   // `mtu`: the largest IP packet that must pass. `load_cores`, `subject_cores`: where kernel
-  // threads of each side are bound. Errors name the cure.
+  // threads of each side are bound. `gro_flush_us`: NIC-like: how long the kernel waits for more
+  // packets to merge when it has taken all there are. Errors name the cure.
   static absl::StatusOr<std::unique_ptr<Topology>> Create(TopologyKind kind, uint32_t mtu,
                                                           const std::vector<int>& load_cores,
-                                                          const std::vector<int>& subject_cores);
+                                                          const std::vector<int>& subject_cores,
+                                                          uint32_t gro_flush_us = 0);
 
   TopologyKind kind() const { return kind_; }
   const Namespace& load() const { return load_; }
@@ -66,7 +68,7 @@ class Topology {
   Topology() = default;
   absl::Status Connect(uint32_t mtu);
   absl::Status MakeNicLike(const std::vector<int>& load_cores,
-                           const std::vector<int>& subject_cores);
+                           const std::vector<int>& subject_cores, uint32_t gro_flush_us);
 
   TopologyKind kind_ = TopologyKind::kLoopback;
   Namespace load_;

@@ -119,6 +119,33 @@ TEST(OptionsTest, Subjects) {
   }
 }
 
+TEST(OptionsTest, VariantsOfTheEngine) {
+  const auto subjects = ParseSubjects("ringsock,ringsock:gso=0/rx_batch=4,ringsock-mmsg:gro=0");
+  ASSERT_TRUE(subjects.ok()) << subjects.status();
+  ASSERT_EQ(subjects->size(), 3u);
+  EXPECT_EQ((*subjects)[0].variant, "");
+  EXPECT_EQ((*subjects)[1].variant, "gso=0,rx_batch=4");
+  EXPECT_EQ((*subjects)[1].Label(), "ringsock:gso=0/rx_batch=4");
+  EXPECT_EQ((*subjects)[1].kind, SubjectKind::kRingsockUring);
+  EXPECT_EQ((*subjects)[2].Label(), "ringsock-mmsg:gro=0");
+  for (const char* bad : {"ringsock:", "ringsock:4", "ringsock:gso", "ringsock:gso=0/",
+                          "ringsock:gso=2", "uring:gso=0"}) {
+    EXPECT_FALSE(ParseSubjects(bad).ok()) << bad;
+  }
+}
+
+TEST(OptionsTest, RelayedShareAndBuffer) {
+  const auto options = Parse({"forward", "--relayed=40", "--subject-buffer=212992"});
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_EQ(options->traffic.relayed, 40u);
+  EXPECT_EQ(options->subject_buffer, 212'992u);
+  EXPECT_FALSE(Parse({"forward", "--gro-flush-us=20"}).ok());
+  EXPECT_EQ(Parse({"forward", "--gro-flush-us=20", "--topology=niclike"})->gro_flush_us, 20u);
+  EXPECT_FALSE(Parse({"forward", "--relayed=101"}).ok());
+  EXPECT_FALSE(Parse({"echo", "--relayed=1"}).ok());
+  EXPECT_FALSE(Parse({"forward", "--relayed=1", "--topology=veth"}).ok());
+}
+
 TEST(OptionsTest, EngineOptions) {
   io::LoopOptions options;
   ASSERT_TRUE(ParseEngineOptions("gso=0,rx_buffers=32,spin_us=20", &options).ok());

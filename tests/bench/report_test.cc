@@ -75,6 +75,17 @@ TEST(ReportTest, TableShowsTheBestBatchAndFits) {
   for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
 }
 
+TEST(ReportTest, VariantsOfOneEngineAreAllShown) {
+  Scenario scenario = MakeScenario();
+  scenario.subjects.push_back(MakeSubject("ringsock:rx_buffers=32/rx_batch=4", {900, 900, 900}));
+  const std::string table = FormatScenario(scenario);
+  EXPECT_THAT(table, HasSubstr("  ringsock   "));
+  EXPECT_THAT(table,
+              HasSubstr("  ringsock:rx_buffers=32/rx_batch=4\n" + std::string(19, ' ') + "1.000"));
+  std::istringstream lines(table);
+  for (std::string line; std::getline(lines, line);) EXPECT_LE(line.size(), 100u) << line;
+}
+
 TEST(ReportTest, SaysWhenSomethingElseRanOnTheCore) {
   Scenario scenario = MakeScenario();
   EXPECT_THAT(FormatScenario(scenario), Not(HasSubstr("/proc/stat")));

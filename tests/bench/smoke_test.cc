@@ -7,6 +7,8 @@
 
 #include <array>
 #include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
 
@@ -64,6 +66,52 @@ TEST(SmokeTest, Receive) { ExpectEverySubjectMoved("receive --size=1000 --train=
 TEST(SmokeTest, Send) { ExpectEverySubjectMoved("send --size=1000 --train=10 --peers=7"); }
 TEST(SmokeTest, Mix) {
   ExpectEverySubjectMoved("forward --mix --train=16 --interleave=3 --peers=100 --check=1");
+}
+
+// Through a relay and an engine behind it, and beside them: each packet is counted once, and keeps
+// its order. Loops by hand say that they know no relays.
+TEST(SmokeTest, Relayed) {
+  const Outcome outcome = RunBench(
+      "forward --relayed=50 --peers=8 --train=5 --subjects=ringsock,ringsock-mmsg,uring "
+      "--rounds=1 --idle-peers=10 --seconds=1 --warmup=0.1 --json=- 2>/dev/null");
+  ASSERT_EQ(outcome.code, 0);
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  const auto& subjects = json["scenarios"][0]["subjects"];
+  ASSERT_EQ(subjects.size(), 3u);
+  EXPECT_EQ(subjects[2]["error"], "it knows no relays");
+  for (size_t i = 0; i < 2; ++i) {
+    ASSERT_FALSE(subjects[i].contains("error")) << subjects[i]["error"];
+    const auto& round = subjects[i]["rounds"][0];
+    EXPECT_GT(round["sent"], 0);
+    EXPECT_LT(round["lost"], round["sent"]);
+    EXPECT_EQ(round["misdelivered"], 0);
+    EXPECT_EQ(round["invalid"], 0);
+    EXPECT_EQ(round["duplicates"], 0);
+    EXPECT_EQ(round["reordered"], 0);
+  }
+}
+
+TEST(SmokeTest, ReportWritesPageFiguresAndPicture) {
+  const std::string folder = std::string(std::getenv("TEST_TMPDIR")) + "/report";
+  ASSERT_EQ(RunBench("report --only shards --rounds 1 --seconds 0.05 --out " + folder +
+                     " >/dev/null 2>&1")
+                .code,
+            0);
+  std::ifstream file(folder + "/report.json");
+  const auto json = nlohmann::json::parse(file, nullptr, false);
+  ASSERT_FALSE(json.is_discarded());
+  const auto& subjects = json["charts"][0]["points"][0]["subjects"];
+  ASSERT_EQ(subjects.size(), 4u);
+  for (const auto& subject : subjects) EXPECT_EQ(subject["rounds"].size(), 1u) << subject;
+  EXPECT_TRUE(std::ifstream(folder + "/report.html").good());
+  // There is no main chart in it to draw.
+  const Outcome outcome =
+      RunBench("report --from " + folder + "/report.json --chart " + folder + "/main.svg 2>&1");
+  EXPECT_EQ(outcome.code, 1);
+  EXPECT_THAT(outcome.out, HasSubstr("no main chart"));
+  EXPECT_EQ(RunBench("report --plan long --out x 2>/dev/null").code, 2);
+  EXPECT_EQ(RunBench("report --help").code, 0);
 }
 
 TEST(SmokeTest, TableOnStandardOutput) {
