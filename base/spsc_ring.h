@@ -20,8 +20,7 @@ template <typename T>
 class SpscRing {
  public:
   explicit SpscRing(size_t capacity)
-      : mask_(std::bit_ceil(capacity == 0 ? size_t{1} : capacity) - 1),
-        slots_(mask_ + 1) {}
+      : mask_(std::bit_ceil(capacity == 0 ? size_t{1} : capacity) - 1), slots_(mask_ + 1) {}
 
   SpscRing(const SpscRing&) = delete;
   SpscRing& operator=(const SpscRing&) = delete;

@@ -87,7 +87,7 @@ class SocketHealth {
   uint64_t failures_ = 0;  // since something was sent
   uint64_t sent_ = 0;
   uint64_t sent_before_ = 0;  // by the sockets that this one has taken the place of
-  Instant since_{};  // the first of the failures
+  Instant since_{};           // the first of the failures
   // Shared.
   std::atomic<bool> dead_{false};
   std::atomic<int> error_{0};

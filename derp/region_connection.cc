@@ -329,10 +329,11 @@ void Connection::CountIgnored() {
   if (ignored == session_ignored_) return;
   counters_.rx_ignored += ignored - std::exchange(session_ignored_, ignored);
   if (!ignored_log_.Allow(now())) return;
-  Log().warn("relay region {}: node {} sent frames that were ignored: {} of unknown types, {} too "
-             "short, {} too long, {} out of turn",
-             region_.region_id, node_, frames.skipped_unknown, session.dropped_short,
-             frames.skipped_oversized, session.dropped_out_of_order);
+  Log().warn(
+      "relay region {}: node {} sent frames that were ignored: {} of unknown types, {} too "
+      "short, {} too long, {} out of turn",
+      region_.region_id, node_, frames.skipped_unknown, session.dropped_short,
+      frames.skipped_oversized, session.dropped_out_of_order);
 }
 
 void Connection::OnPacket(const PublicKey& source, Bytes packet) {

@@ -168,8 +168,7 @@ void EndpointsPublisher::Publish(const PublishOptions& options, const std::strin
     size_t lines = 0;
     for (const absl::string_view line : absl::StrSplit(result.output, '\n', absl::SkipEmpty())) {
       if (++lines > kMaxLines) break;
-      Log().info("endpoints_command: {}",
-                 MaskKeys(derp::CleanText(line, kMaxCommandOutput)));
+      Log().info("endpoints_command: {}", MaskKeys(derp::CleanText(line, kMaxCommandOutput)));
     }
     if (!result.ok) {
       Log().error("endpoints_command: {}: {}; it runs again with the next change",

@@ -69,8 +69,8 @@ struct LoopOptions {
 using SocketId = uint32_t;
 
 struct UdpConfig {
-  Endpoint bind;               // the address family follows from it; port 0 lets the kernel choose
-  bool reuse_port = false;     // several loops share one port
+  Endpoint bind;            // the address family follows from it; port 0 lets the kernel choose
+  bool reuse_port = false;  // several loops share one port
   // How datagrams are dealt to the sockets that share it, and how many of them there will be. Where
   // the kernel cannot (before Linux 4.5), its hash does it, and the log says so.
   Steering steering = Steering::kNone;

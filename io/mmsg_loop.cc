@@ -225,8 +225,7 @@ absl::StatusOr<Reopened> MmsgLoop::ReopenUdp(SocketId id, uint16_t port) {
   Reopened result{.local = made->fresh.local, .exact = made->exact};
   UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
   socket->drops.Replace(old.fd.get());
-  const bool keep = result.exact && result.local.port == old.local.port;
-  result.lost = retired_.Retire(std::move(old), keep, id, &socket->stats, socket->handler,
+  result.lost = retired_.Retire(std::move(old), made->keep, id, &socket->stats, socket->handler,
                                 clock().Now());
   socket->errors.Received();
   socket->resume_at = Instant{};

@@ -75,6 +75,7 @@ absl::StatusOr<Replacement> ReplaceUdp(const UdpSocket& old, uint16_t port, bool
   }
   Replacement result{std::move(opened).value()};
   result.exact = StopReceiving(old);
+  result.keep = result.exact && result.fresh.local.port == old.local.port;
   // Not before: which of the two gets a datagram would change once more, and its order with it.
   if (share_for_now) {
     SetReusePort(old.fd.get(), false);

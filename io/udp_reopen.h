@@ -20,6 +20,7 @@ namespace ringsock::io {
 struct Replacement {
   UdpSocket fresh;
   bool exact = true;  // Reopened::exact
+  bool keep = true;   // RetiredSockets::Retire()
 };
 // Opens one like `old` on `port` (0: the kernel chooses), beside it, and has the kernel give `old`
 // nothing more; what that has got stays. Nothing may be sent through it any more, since its source

@@ -4,9 +4,8 @@
 // to its socket, the end of a send to the sender. So Flush() may be called while received trains
 // wait, and handlers are called from Deliver() alone.
 //
-// All sockets share one buffer ring, which keeps the working set in the cache. A busy socket may
-// empty it; then every receive ends with ENOBUFS. They are armed again when the buffers are back,
-// those that got nothing first, so that turns are taken.
+// All sockets share one buffer ring. A busy one may empty it; then every receive ends with ENOBUFS.
+// They are armed again when buffers are back, those that got nothing first, so that all get turns.
 #include "io/uring_loop.h"
 
 #include <poll.h>
@@ -48,8 +47,8 @@ class UringLoop final : public Loop {
   explicit UringLoop(const LoopOptions& options)
       : options_(options),
         rx_batch_(std::clamp(options.rx_batch, 1u, std::max(1u, options.rx_buffers))),
-        window_(std::max(1u, options.rx_buffers)),
         memory_(UringSender::MemoryNeeded(options), options.zero_copy),
+        window_(std::max(1u, options.rx_buffers)),
         sender_(options, &ring_, &memory_, [this] { Reap(); }),
         streams_(options, &ring_) {
     batch_.reserve(rx_batch_);
@@ -226,8 +225,7 @@ absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
   UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
   socket->drops.Replace(old.fd.get());
   while (socket->HasFilled()) DeliverBatch(*socket);
-  const bool keep = result.exact && result.local.port == old.local.port;
-  result.lost = retired_.Retire(std::move(old), keep, id, &socket->stats, socket->handler,
+  result.lost = retired_.Retire(std::move(old), made->keep, id, &socket->stats, socket->handler,
                                 clock().Now());
   socket->errors.Received();
   socket->ready = false;
@@ -239,10 +237,7 @@ absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
 
 UdpStats UringLoop::Stats(SocketId id) const {
   const UringSocket* socket = Find(id);
-  if (socket == nullptr) return {};
-  UdpStats stats = socket->stats;
-  stats.rx_kernel_drops = socket->drops.Read(socket->fd());
-  return stats;
+  return socket == nullptr ? UdpStats{} : socket->Stats();
 }
 
 // ---- Sending ----
@@ -467,9 +462,8 @@ size_t UringLoop::DeliverBatch(UringSocket& socket) {
   if (!batch_.empty()) socket.handler->OnReceive(socket.id, batch_);
   // The handler may have sent the very bytes it was shown; they must leave before new ones come.
   Flush();
-  for (const uint16_t buffer : held_) {
+  for (const uint16_t buffer : held_)
     if (sender_.GiveBackBuffer(buffer)) buffers_.Return(buffer);
-  }
   buffers_.SetWindow(window_.EndBatch());
   buffers_.Publish();
   return batch_.size();

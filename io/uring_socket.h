@@ -38,6 +38,11 @@ struct alignas(kCacheLine) UringSocket {
   }
 
   int fd() const { return udp.fd.get(); }
+  UdpStats Stats() const {
+    UdpStats all = stats;
+    all.rx_kernel_drops = drops.Read(fd());
+    return all;
+  }
   bool is_v4() const { return udp.local.IsV4(); }
 
   void CountReceived(const RxTrain& train) {
@@ -62,10 +67,10 @@ struct alignas(kCacheLine) UringSocket {
 
   // The multishot receive: the kernel reads only the two lengths.
   msghdr receive{};
-  bool armed = false;          // in the kernel
-  bool got_any = false;        // has received something since it was armed
-  bool closing = false;        // deliver nothing more
-  bool ready = false;          // in the loop's queue of sockets with filled buffers
+  bool armed = false;              // in the kernel
+  bool got_any = false;            // has received something since it was armed
+  bool closing = false;            // deliver nothing more
+  bool ready = false;              // in the loop's queue of sockets with filled buffers
   CacheLineVector<Filled> filled;  // a ring with room for every buffer there is
   uint32_t filled_head = 0;
   uint32_t filled_tail = 0;

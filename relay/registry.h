@@ -41,7 +41,7 @@ class Registry {
   bool Login(const PublicKey& key, const ConnectionRef& ref, bool mesh, bool* duplicate);
   // Who is left of a key.
   struct Remainder {
-    bool nobody = false;  // no connection here, nor in the mesh
+    bool nobody = false;                // no connection here, nor in the mesh
     std::optional<ConnectionRef> heir;  // the one here that receives now
   };
   Remainder Logout(const PublicKey& key, const ConnectionRef& ref);

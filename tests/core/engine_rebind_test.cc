@@ -191,9 +191,8 @@ TEST_P(EngineRebindTest, AccountsForEveryPacketOfAFlood) {
            Dropped(Drop::kRxRebind);
   };
   EXPECT_TRUE(WaitUntil([&] { return missing() <= BacklogDrops() - backlog; }))
-      << "sent " << sent << ", received " << handler_.received << ", "
-      << BacklogDrops() - backlog << " dropped before the sockets; "
-      << engine_->Counters().ToString();
+      << "sent " << sent << ", received " << handler_.received << ", " << BacklogDrops() - backlog
+      << " dropped before the sockets; " << engine_->Counters().ToString();
   RecordProperty("sent", std::to_string(sent.load()));
   RecordProperty("dropped", std::to_string(Dropped(Drop::kRxKernel)));
   RecordProperty("lost", std::to_string(Dropped(Drop::kRxRebind)));

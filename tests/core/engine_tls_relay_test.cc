@@ -54,7 +54,7 @@ TEST(EngineTlsRelayTest, LatencyOverHttps) {
 
 TEST(EngineTlsRelayTest, PacketsCrossBothWays) {
   TlsRelay relay;
-  Node a, b([](Shard& shard, const ReceivedTrain& train) {
+  Node a, b([](Shard&shard, const ReceivedTrain&train) {
     if (train.peer != PeerId::kNone) shard.Send(train.peer, train.packets);
   });
   for (Node* node : {&a, &b}) {

@@ -26,9 +26,9 @@ class TlsRelay {
     tls_ = std::move(context).value();
     EXPECT_TRUE(tls_->Load(certificate->chain_pem, certificate->key_pem).ok());
     const auto pin = derp::CertificatePin(certificate->chain_pem).value();
-    pin_ = absl::StrCat("sha256-raw:", absl::BytesToHexString({reinterpret_cast<const char*>(
-                                                                   pin.data()),
-                                                               pin.size()}));
+    pin_ = absl::StrCat(
+        "sha256-raw:",
+        absl::BytesToHexString({reinterpret_cast<const char*>(pin.data()), pin.size()}));
     relay::Options options;
     options.identity = &identity_;
     options.tls = tls_.get();

@@ -82,8 +82,8 @@ TEST_F(RelayConfigTest, NoRelaysByDefault) {
 }
 
 TEST_F(RelayConfigTest, WhereOurEndpointsAreTold) {
-  const auto config = Load(Text(
-      R"("endpoints_file": "own.json", "endpoints_command": ["curl", "a b", ""], )"));
+  const auto config =
+      Load(Text(R"("endpoints_file": "own.json", "endpoints_command": ["curl", "a b", ""], )"));
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->endpoints_file, folder_ + "own.json");
   EXPECT_EQ(config->endpoints_command, (std::vector<std::string>{"curl", "a b", ""}));
