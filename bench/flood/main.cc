@@ -5,10 +5,14 @@
 //   fair       what would be left if a stranger's packet cost what receiving it costs the bare loop
 //              of the same run: the strangers' share of the core
 //   ns/flood   CPU time that a stranger's packet takes from the core
+// Where there are two cores only, load and flood together are more work than what is measured. So a
+// thread that just spins shares the measured core, which leaves the subject half of it.
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cstdio>
 #include <map>
+#include <optional>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -34,7 +38,8 @@ struct FloodOptions {
   Traffic traffic;
   std::vector<SubjectSpec> subjects;
   std::vector<FloodKind> floods;
-  double rate = 200e3;
+  double rate = 50e3;
+  bool whole_core = false;  // nobody spins beside the subject
   uint32_t rounds = 5;
   double seconds = 1;
   double warmup = 0.3;
@@ -46,6 +51,24 @@ struct Sample {
   double flood_per_second = 0;
   uint64_t lost = 0;  // good packets that did not come back
   SubjectTotals totals;
+};
+
+// Takes half of a core from whoever runs there, while it lives.
+class Spinner {
+ public:
+  explicit Spinner(int core)
+      : thread_([this, core] {
+          PinThisThread({core});
+          while (!stop_.load(std::memory_order_relaxed)) continue;
+        }) {}
+  ~Spinner() {
+    stop_.store(true);
+    thread_.join();
+  }
+
+ private:
+  std::atomic<bool> stop_{false};
+  std::thread thread_;
 };
 
 // One subject beside one flood. The load and the flood share the first core, the subject has the
@@ -78,6 +101,8 @@ absl::StatusOr<Sample> Measure(const FloodOptions& options, const SubjectSpec& s
   const CpuMeter meter((*subject)->pid(), {allowed.back()}, {});
   (*load)->SetTarget(target);
   std::thread loading(&LoadGenerator::Run, load->get());
+  std::optional<Spinner> spinner;
+  if (!options.whole_core) spinner.emplace(allowed.back());
   auto flooder = Flooder::Start({.kind = flood,
                                  .rate = options.rate,
                                  .size = options.traffic.size,
@@ -102,6 +127,7 @@ absl::StatusOr<Sample> Measure(const FloodOptions& options, const SubjectSpec& s
     sample.cpu_per_second = static_cast<double>(meter.Used(before, after)) / 1e9 / seconds;
     (*flooder).reset();
   }
+  spinner.reset();
   (*load)->StopSending();
   loading.join();
   if (!flooder.ok()) return flooder.status();
@@ -154,7 +180,8 @@ void Print(const FloodOptions& options, Samples& samples) {
       };
       const Summary kept = Over(rounds, left);
       const Summary fair = Over(rounds, [&](size_t i) {
-        return left(i) / (1 - beside[i].flood_per_second * CpuPerBad(bare_alone[i], bare[i]));
+        const double taken = beside[i].flood_per_second * CpuPerBad(bare_alone[i], bare[i]);
+        return left(i) / (1 - taken / beside[i].cpu_per_second);
       });
       const Summary cost =
           Over(rounds, [&](size_t i) { return CpuPerBad(alone[i], beside[i]) * 1e9; });
@@ -182,6 +209,7 @@ absl::StatusOr<FloodOptions> Parse(std::vector<const char*> arguments) {
                            {"--subjects", {TextFlag("a list", &subjects)}},
                            {"--floods", {TextFlag("a list", &floods)}},
                            {"--rate", {RateFlag(&options.rate)}},
+                           {"--whole-core", SwitchFlag(&options.whole_core)},
                            {"--rounds", {UintFlag(1, 1000, &options.rounds)}},
                            {"--seconds", {NumberFlag(0.1, 600, &options.seconds)}}};
   if (absl::Status status = ParseFlags(arguments, flags); !status.ok()) return status;
@@ -201,7 +229,7 @@ int Main(int argc, char** argv) {
     std::fprintf(stderr,
                  "%s\nusage: ringsock-flood [--floods unknown,stun,handshake,garbage] [--rate PPS] "
                  "[--size BYTES] [--train N] [--peers N] [--subjects LIST] [--rounds N] "
-                 "[--seconds S]\n",
+                 "[--seconds S] [--whole-core]\n",
                  help ? "" : std::string(options.status().message()).c_str());
     return help ? 0 : 2;
   }

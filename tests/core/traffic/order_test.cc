@@ -20,7 +20,7 @@ namespace {
 
 constexpr uint32_t kPeers = 4;
 constexpr uint32_t kStreams = 2;  // numbered flows to each peer
-constexpr uint32_t kPackets = 2'000;
+constexpr uint32_t kPackets = 500;
 constexpr int kRebinds = 20;
 // Packets of a stream that may be under way: what the kernel has no room for would be missing. All
 // streams to one peer go to one socket, whose buffer holds 250 at the very least.
