@@ -189,7 +189,7 @@ TEST_P(TlsTakeoverTest, TicketsBehindTheFirstArePassedOver) {
 // ... or by the first update of a key.
 TEST_P(TlsTakeoverTest, TicketsBehindAKeyUpdateArePassedOver) {
   if (!ours_is_client()) return;
-  SSL_CTX_set_options(boring_.get(), SSL_OP_NO_TICKET);
+  SSL_CTX_set_num_tickets(boring_.get(), 0);
   for (const bool updates : {false, true}) {
     Connect();
     if (updates) {
