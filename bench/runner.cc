@@ -186,7 +186,7 @@ absl::StatusOr<Round> RunRound(const Options& options, const Traffic& traffic, c
     far = *std::move(started);
     config.relay = far->part();
   }
-  auto subject = SubjectProcess::Start(config, topology.subject(), MainOf(spec.kind));
+  auto subject = SubjectProcess::Start(config, topology.subject());
   if (!subject.ok()) return subject.status();
   const CpuMeter meter((*subject)->pid(), cores.subject, topology.subject_kernel_threads());
   const bool receive_only = traffic.mode == Mode::kReceive;

@@ -87,6 +87,7 @@ absl::StatusOr<std::unique_ptr<SubjectProcess>> SubjectProcess::Start(const Subj
   if (pipe(subject->ready_pipe_) != 0 || pipe(subject->stop_pipe_) != 0) {
     return absl::ResourceExhaustedError(absl::StrCat("pipe: ", std::strerror(errno)));
   }
+  if (main == nullptr) main = MainOf(config.spec.kind);
   subject->pid_ = fork();
   if (subject->pid_ < 0) return absl::ResourceExhaustedError("fork");
   if (subject->pid_ == 0) subject->Child(config, ns, main);

@@ -85,9 +85,10 @@ SubjectMain MainOf(SubjectKind kind);
 class SubjectProcess {
  public:
   // Forks; the caller must be the only thread of its process. Returns when the subject is ready.
+  // `main`: null is the one of the config's kind.
   static absl::StatusOr<std::unique_ptr<SubjectProcess>> Start(const SubjectConfig& config,
                                                                const Namespace& ns,
-                                                               SubjectMain main);
+                                                               SubjectMain main = nullptr);
   ~SubjectProcess();  // kills it if it was not stopped
 
   pid_t pid() const { return pid_; }
