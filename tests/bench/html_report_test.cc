@@ -6,7 +6,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <regex>
 
 #include "tests/bench/study_fixture.h"
 #include "tests/bench/xml_check.h"
@@ -22,7 +21,7 @@ void ExpectWhole(const std::string& page) {
   EXPECT_EQ(check.error(), "");
   EXPECT_THAT(page, Not(HasSubstr("@import")));
   EXPECT_THAT(page, Not(HasSubstr("url(")));
-  EXPECT_FALSE(std::regex_search(page, std::regex("https?:|\"//|\\(//")));
+  for (const char* away : {"http:", "https:", "\"//", "(//"}) EXPECT_THAT(page, Not(HasSubstr(away)));
   for (const char* name : {"script", "link", "img", "image", "iframe", "use", "object", "embed"}) {
     EXPECT_EQ(check.Count(name), 0u) << name;
   }
