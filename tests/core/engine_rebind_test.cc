@@ -84,7 +84,7 @@ class EngineRebindTest : public testing::TestWithParam<Param> {
 
 // spec: EP-8
 TEST_P(EngineRebindTest, LosesNothingUnderFullLoad) {
-  constexpr int kRebinds = 100;
+  constexpr int kRebinds = 50;
   constexpr size_t kHosts = 4;
   Start(&handler_);
   ASSERT_NE(engine_, nullptr);
@@ -160,7 +160,7 @@ uint64_t BacklogDrops() {
 // More comes than the sockets hold. What the kernel has dropped is counted, what was lost with old
 // sockets too, and all else arrives.
 TEST_P(EngineRebindTest, AccountsForEveryPacketOfAFlood) {
-  constexpr int kRebinds = 20;
+  constexpr int kRebinds = 10;
   options_.socket_buffer = 1 << 16;
   Start(&handler_);
   ASSERT_NE(engine_, nullptr);
