@@ -112,7 +112,6 @@ class SteeringTest : public testing::TestWithParam<Param> {
   void Check(Source& source, const Bytes& bytes, const char* what, uint32_t packets = 1) {
     source.Send(to_, bytes, packets == 1 ? 0 : static_cast<int>(bytes.size() / packets));
     const uint32_t expected = Expected(source.local(), bytes);
-    ++count_[expected];
     ASSERT_EQ(Take(group_[expected], packets), packets) << what;
     for (uint32_t i = 0; i < GetParam().sockets; ++i) {
       ASSERT_EQ(Take(group_[i]), 0u) << what << " from " << source.local().ToString() << ", socket "
@@ -138,7 +137,6 @@ class SteeringTest : public testing::TestWithParam<Param> {
 
   std::vector<UdpSocket> group_;
   Endpoint to_;
-  std::vector<size_t> count_ = std::vector<size_t>(64);
 };
 
 TEST_P(SteeringTest, EveryDatagramComesToTheSocketOfItsRule) {
@@ -148,11 +146,6 @@ TEST_P(SteeringTest, EveryDatagramComesToTheSocketOfItsRule) {
     if (GetParam().v4) local.ip = IpAddress::V4(127, 1, static_cast<uint8_t>(i), 7);
     Source source(local);
     ASSERT_NO_FATAL_FAILURE(CheckAll(source, 0x01fe0300 + i * 0x00010807));
-  }
-  // Neither starved nor flooded: within a factor of 2 of its share.
-  for (uint32_t i = 0; i < GetParam().sockets; ++i) {
-    EXPECT_GT(count_[i] * GetParam().sockets * 2, kSources * 6) << "socket " << i;
-    EXPECT_LT(count_[i] * GetParam().sockets, kSources * 6 * 2) << "socket " << i;
   }
 }
 
