@@ -140,13 +140,20 @@ void RetiredSockets::MakeRoom(SocketId id, bool shared) {
     --count;
     return true;
   });
+  if (retired_.empty()) next_ = Instant::max();  // the reopening may fail
 }
 
 uint64_t RetiredSockets::Retire(UdpSocket old, bool keep, SocketId id, UdpStats* stats,
                                 UdpHandler* handler, Instant now) {
   Retired retired{std::move(old), id, stats, handler, now + kKeep};
   size_t trains = 0;
-  const uint64_t lost = Drain(retired, &trains);
+  uint64_t lost = 0;
+  if (!keep) {
+    for (const Retired& before : retired_) {
+      if (before.id == id) lost += Drain(before, &trains);
+    }
+  }
+  lost += Drain(retired, &trains);
   if (keep) {
     retired_.push_back(std::move(retired));
     next_ = std::min(next_, now + kLookEvery);

@@ -35,28 +35,40 @@ Outcome RunBench(const std::string& arguments) {
   return outcome;
 }
 
-void ExpectEverySubjectMoved(const std::string& arguments) {
-  SCOPED_TRACE(arguments);
-  const Outcome outcome = RunBench(arguments +
-                                   " --rounds=1 --idle-peers=300 "
-                                   "--seconds=0.2 --warmup=0.05 --json=- 2>/dev/null");
-  ASSERT_EQ(outcome.code, 0);
+// Whether every subject has moved something. All else holds however long it runs.
+bool EverySubjectMoved(const std::string& arguments) {
+  const Outcome outcome =
+      RunBench(arguments + " --rounds=1 --idle-peers=300 --json=- 2>/dev/null");
   const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
-  ASSERT_FALSE(json.is_discarded()) << outcome.out;
+  EXPECT_EQ(outcome.code, 0);
+  EXPECT_FALSE(json.is_discarded()) << outcome.out;
+  if (json.is_discarded()) return true;
   const auto& subjects = json["scenarios"][0]["subjects"];
   EXPECT_EQ(subjects.size(), 8u);
+  bool moved = true;
   for (const auto& subject : subjects) {
     SCOPED_TRACE(subject["name"]);
-    ASSERT_FALSE(subject.contains("error")) << subject["error"];
-    ASSERT_EQ(subject["rounds"].size(), 1u);
+    EXPECT_FALSE(subject.contains("error")) << subject["error"];
+    EXPECT_EQ(subject["rounds"].size(), 1u);
+    if (subject["rounds"].size() != 1) continue;
     const auto& round = subject["rounds"][0];
-    EXPECT_GT(round["sent"], 0);
-    EXPECT_GT(round["packets"], 0);
+    moved &= round["sent"] > 0 && round["packets"] > 0;
     EXPECT_EQ(round["misdelivered"], 0);
     EXPECT_EQ(round["invalid"], 0);
     EXPECT_EQ(round["duplicates"], 0);
     EXPECT_EQ(round["reordered"], 0);
   }
+  return moved;
+}
+
+// A busy machine may give one of them no time at all, so it gets more when it needs it.
+void ExpectEverySubjectMoved(const std::string& arguments) {
+  SCOPED_TRACE(arguments);
+  for (const char* time : {" --seconds=0.2 --warmup=0.05", " --seconds=1", " --seconds=3"}) {
+    if (EverySubjectMoved(arguments + time)) return;
+    ASSERT_FALSE(testing::Test::HasFailure());
+  }
+  ADD_FAILURE() << "a subject moved nothing in three seconds";
 }
 
 TEST(SmokeTest, Forward) { ExpectEverySubjectMoved("forward --peers=16 --check=1"); }
