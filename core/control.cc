@@ -138,9 +138,11 @@ void Control::TellPeerChange(const Peer* before, const Peer* now) {
   for (ControlPart* part : parts_) part->OnPeerChange(before, now);
 }
 
+// No more than were there: callers that always have one more must not keep us here. Those that come
+// meanwhile have woken the loop.
 void Control::RunTasks() {
   std::unique_lock lock(mutex_);
-  while (!tasks_.empty()) {
+  for (size_t left = tasks_.size(); left > 0; --left) {
     Task* task = tasks_.front();
     tasks_.pop_front();
     lock.unlock();

@@ -11,6 +11,52 @@
 namespace ringsock {
 namespace {
 
+// Counts control's turns.
+class CountingPart final : public ControlPart {
+ public:
+  bool Run() override {
+    turns_.fetch_add(1, std::memory_order_relaxed);
+    return false;
+  }
+  Instant NextDeadline() const override { return Instant::max(); }
+
+  int turns() const { return turns_.load(std::memory_order_relaxed); }
+
+ private:
+  std::atomic<int> turns_{0};
+};
+
+// Two callers, of whom one has always asked by the time that the other is served.
+TEST(ControlTest, CallersWithoutEndLeaveTimeForTheRest) {
+  FakeLoop loop;
+  Quiescence quiescence;
+  PeerTable peers({}, &quiescence);
+  PathReports reports(&loop);
+  CountingPart part;
+  Control control(&loop, &peers, &quiescence, &reports, {}, {});
+  control.AddPart(&part);
+  ASSERT_TRUE(control.StartThread().ok());
+  std::atomic<bool> end{false};
+  int served = 0;  // control's thread
+  const auto call_on = [&] {
+    while (!end.load()) {
+      control.Execute([&] {
+        ++served;
+        // Each call wakes the loop when it has been queued.
+        while (!end.load() && loop.wakes() <= served) std::this_thread::yield();
+      });
+    }
+  };
+  std::thread first(call_on);
+  std::thread second(call_on);
+  WaitUntil([&] { return loop.wakes() > 2; });
+  const int before = part.turns();
+  EXPECT_TRUE(WaitUntil([&] { return part.turns() >= before + 10; })) << "control is kept busy";
+  end.store(true);
+  first.join();
+  second.join();
+}
+
 // spec: PEER-2: whoever asks, when the call returns no reader uses a removed peer.
 TEST(ControlTest, EveryUpdateWaitsForTheLastRemoval) {
   FakeLoop loop;
