@@ -139,10 +139,11 @@ void Control::TellPeerChange(const Peer* before, const Peer* now) {
 }
 
 // No more than were there: callers that always have one more must not keep us here. Those that come
-// meanwhile have woken the loop.
+// meanwhile have woken the loop. A task that waits may run others (WaitForShards()), so that there
+// may be fewer left than there were.
 void Control::RunTasks() {
   std::unique_lock lock(mutex_);
-  for (size_t left = tasks_.size(); left > 0; --left) {
+  for (size_t left = tasks_.size(); left > 0 && !tasks_.empty(); --left) {
     Task* task = tasks_.front();
     tasks_.pop_front();
     lock.unlock();
@@ -269,9 +270,13 @@ uint64_t Control::NoteRemoved(size_t removed) {
 }
 
 // On the caller's thread, so that control goes on. A shard that sleeps counts as passed, one that
-// runs passes at the end of its loop, microseconds from now.
-void Control::WaitForShards(uint64_t epoch) const {
+// runs passes at the end of its loop, microseconds from now. If the caller is an observer, this is
+// control's thread, and a shard may be waiting for it: its handler asks for Status(), or wants a
+// lock that another thread holds while it asks. So what is asked for meanwhile is done here.
+void Control::WaitForShards(uint64_t epoch) {
+  const bool on_thread = OnThread();
   for (int tries = 0; !quiescence_.Passed(epoch); ++tries) {
+    if (on_thread) RunTasks();
     if (tries < 100) {
       std::this_thread::yield();
     } else {

@@ -52,8 +52,9 @@ class Control {
   // Runs what was asked for and ends the thread. From then on Execute() runs nothing.
   void Stop();
 
-  // Any thread but a shard's: runs `task` on the control thread and returns when it has run; on the
-  // control thread itself at once. False if control has stopped and it will not.
+  // Any thread: runs `task` on the control thread and returns when it has run; on the control
+  // thread itself at once. False if control has stopped and it will not. A task must not wait,
+  // least of all for a shard, which may be waiting here. It may run while an observer is called.
   bool Execute(const std::function<void()>& task);
   // Whether this is the control thread's own thread.
   bool OnThread() const;
@@ -70,7 +71,8 @@ class Control {
   absl::Status CreateEndpoints(std::span<const NewPeer> peers, std::vector<PeerId>* ids);
   absl::Status RemovePeers(std::span<const PublicKey> keys);
   absl::Status UpdatePeers(std::span<const PublicKey> keys);
-  // Adds what is to be known of each peer (spec: PEER-4). False if control has stopped meanwhile.
+  // A shard's thread too. Adds what is to be known of each peer (spec: PEER-4). False if control
+  // has stopped meanwhile.
   bool AddPeers(std::vector<PeerStatus>* out);
 
   // The rest is for the control thread.
@@ -102,7 +104,7 @@ class Control {
   uint64_t NoteRemoved(size_t removed);
   void TellPeerChange(const Peer* before, const Peer* now);
   void LogPath(const PathReport& report);
-  void WaitForShards(uint64_t epoch) const;
+  void WaitForShards(uint64_t epoch);
 
   io::Loop& loop_;
   PeerTable& peers_;

@@ -86,6 +86,7 @@ void NetChecker::SyncMap() {
 
 // Else shards count it as dropped (spec: RECV-1). Not from inside OnStun().
 void NetChecker::SetStunWanted(bool wanted) {
+  wanted = wanted && !closed_;  // an observer may have been at work when we were closed
   if (wanted == stun_wanted_) return;
   stun_wanted_ = wanted;
   if (wanted) {

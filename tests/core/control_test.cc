@@ -3,6 +3,7 @@
 
 #include <atomic>
 #include <thread>
+#include <vector>
 
 #include "gtest/gtest.h"
 #include "tests/core/engine_fixture.h"
@@ -55,6 +56,41 @@ TEST(ControlTest, CallersWithoutEndLeaveTimeForTheRest) {
   end.store(true);
   first.join();
   second.join();
+}
+
+// An observer, which control's thread calls, removes a peer; the shard that still uses it waits for
+// somebody who asks how the peers are.
+TEST(ControlTest, WhoRemovesOnControlsThreadStillServesOthers) {
+  FakeLoop loop;
+  Quiescence quiescence;
+  PeerTable peers({}, &quiescence);
+  PathReports reports(&loop);
+  Control control(&loop, &peers, &quiescence, &reports, {}, {});
+  ASSERT_TRUE(control.CreateEndpoint(KeyNumber(1), {}).ok());
+  ASSERT_TRUE(control.StartThread().ok());
+  auto shard = *quiescence.Register();
+  shard.Online();
+  std::atomic<bool> removed{false};
+  std::thread observer([&] {
+    control.Execute([&] {
+      EXPECT_TRUE(control.RemovePeers(std::vector{KeyNumber(1)}).ok());
+      removed.store(true);
+    });
+  });
+  ASSERT_TRUE(WaitUntil([&] { return peers.size() == 0; }));
+  std::atomic<bool> asked{false};
+  std::vector<PeerStatus> status;
+  std::thread asker([&] {
+    EXPECT_TRUE(control.AddPeers(&status));
+    asked.store(true);
+  });
+  EXPECT_TRUE(WaitUntil([&] { return asked.load(); })) << "it waits for control, control for us";
+  EXPECT_FALSE(removed.load()) << "returned while a reader may use the peer";
+  shard.Offline();
+  observer.join();
+  asker.join();
+  EXPECT_TRUE(removed.load());
+  EXPECT_TRUE(status.empty());
 }
 
 // spec: PEER-2: whoever asks, when the call returns no reader uses a removed peer.
