@@ -8,6 +8,7 @@
 #include <optional>
 #include <utility>
 
+#include "absl/container/flat_hash_set.h"
 #include "core/new_thread.h"
 
 namespace ringsock {
@@ -252,13 +253,22 @@ absl::Status Control::RemovePeers(std::span<const PublicKey> keys) {
   return absl::OkStatus();
 }
 
+// Who stays is looked up by key: between two groups an id may come to mean another peer.
 absl::Status Control::UpdatePeers(std::span<const PublicKey> keys) {
+  const absl::flat_hash_set<PublicKey> keep(keys.begin(), keys.end());
+  std::vector<PublicKey> gone;
   uint64_t epoch = 0;
-  const bool ran = Execute([&] {
-    epoch = NoteRemoved(
-        peers_.Update(keys, [this](const Peer& peer) { TellPeerChange(&peer, nullptr); }));
-  });
-  if (!ran) return Closed();
+  std::optional<uint32_t> next = 0;
+  while (next.has_value()) {
+    const bool ran = Execute([&] {
+      next = peers_.ForSome(*next, kPeersAtOnce, [&](const Peer& peer) {
+        if (!keep.contains(peer.key())) gone.push_back(peer.key());
+      });
+      epoch = removal_epoch_;  // also if nobody is left to remove
+    });
+    if (!ran) return Closed();
+  }
+  if (absl::Status status = RemovePeers(gone); !status.ok()) return status;
   WaitForShards(epoch);
   return absl::OkStatus();
 }

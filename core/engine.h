@@ -319,7 +319,8 @@ class Engine {
   // for, a peer that went.
   virtual absl::Status RemovePeers(std::span<const PublicKey> keys) = 0;
   // Keeps exactly these peers of the ones there are; the state of all others goes (spec: PEER-2).
-  // Costs a look at every peer. When it returns all is as after RemovePeers().
+  // Costs a look at every peer. When it returns all is as after RemovePeers(). A peer that another
+  // thread creates meanwhile may stay or go.
   virtual absl::Status UpdatePeers(std::span<const PublicKey> keys) = 0;
   // The same as Shard::ConfirmPath, from any thread, now and then: it takes a lock that all callers
   // share. For every packet there is Sender::ConfirmPath.

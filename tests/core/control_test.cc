@@ -1,6 +1,7 @@
 // The control thread, with readers that the test moves by hand.
 #include "core/control.h"
 
+#include <algorithm>
 #include <atomic>
 #include <thread>
 #include <vector>
@@ -12,19 +13,28 @@
 namespace ringsock {
 namespace {
 
-// Counts control's turns.
+// Counts control's turns, and the peers that went since the last of them.
 class CountingPart final : public ControlPart {
  public:
   bool Run() override {
+    most_gone_ = std::max(most_gone_, gone_);
+    gone_ = 0;
     turns_.fetch_add(1, std::memory_order_relaxed);
     return false;
   }
   Instant NextDeadline() const override { return Instant::max(); }
+  void OnPeerChange(const Peer*, const Peer* now) override {
+    if (now == nullptr) ++gone_;
+  }
 
   int turns() const { return turns_.load(std::memory_order_relaxed); }
+  // Control's thread.
+  size_t most_gone() const { return std::max(most_gone_, gone_); }
 
  private:
   std::atomic<int> turns_{0};
+  size_t gone_ = 0;
+  size_t most_gone_ = 0;
 };
 
 // Two callers, of whom one has always asked by the time that the other is served.
@@ -121,6 +131,37 @@ TEST(ControlTest, EveryUpdateWaitsForTheLastRemoval) {
   first.join();
   second.join();
   EXPECT_EQ(returned.load(), 2);
+}
+
+// Between the groups control does what else there is.
+TEST(ControlTest, ManyPeersGoInGroups) {
+  constexpr uint32_t kPeers = 5 * Control::kPeersAtOnce + 7;
+  FakeLoop loop;
+  Quiescence quiescence;
+  PeerTable peers({}, &quiescence);
+  PathReports reports(&loop);
+  CountingPart part;
+  Control control(&loop, &peers, &quiescence, &reports, {}, {});
+  control.AddPart(&part);
+  std::vector<PublicKey> kept;
+  for (uint32_t i = 0; i < kPeers; ++i) {
+    ASSERT_TRUE(control.CreateEndpoint(KeyNumber(i), {}).ok());
+    if (i % 100 == 0) kept.push_back(KeyNumber(i));
+  }
+  ASSERT_TRUE(control.StartThread().ok());
+  std::vector<PublicKey> keys = kept;
+  keys.push_back(KeyNumber(kPeers));  // nobody's
+  keys.push_back(kept[0]);            // twice
+  EXPECT_TRUE(control.UpdatePeers(keys).ok());
+  std::vector<PeerStatus> status;
+  EXPECT_TRUE(control.AddPeers(&status));
+  std::vector<PublicKey> left;
+  for (const PeerStatus& peer : status) left.push_back(peer.key);
+  EXPECT_EQ(left, kept);
+  size_t most_gone = 0;
+  control.Execute([&] { most_gone = part.most_gone(); });
+  EXPECT_LE(most_gone, Control::kPeersAtOnce);
+  EXPECT_GT(most_gone, 0u);
 }
 
 }  // namespace
