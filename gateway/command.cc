@@ -12,6 +12,8 @@
 #include <cerrno>
 #include <csignal>
 #include <cstring>
+#include <mutex>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -71,6 +73,30 @@ int Spawn(const std::vector<std::string>& argv, const std::vector<std::string>& 
 // How long a program that was killed may take to be gone.
 constexpr int kKillPatienceMs = 1000;
 
+// Programs of ours that could not be killed. Each has to be waited for when it has ended of itself:
+// until then it has an entry in the kernel's table, and its number is not given to another.
+class LeftBehind {
+ public:
+  static LeftBehind& Instance() {
+    static auto* const instance = new LeftBehind;
+    return *instance;
+  }
+  void Add(pid_t pid) {
+    std::lock_guard lock(mutex_);
+    pids_.push_back(pid);
+  }
+  // How many there are still.
+  size_t Collect() {
+    std::lock_guard lock(mutex_);
+    std::erase_if(pids_, [](pid_t pid) { return waitpid(pid, nullptr, WNOHANG) != 0; });
+    return pids_.size();
+  }
+
+ private:
+  std::mutex mutex_;
+  std::vector<pid_t> pids_;  // guarded by mutex_
+};
+
 // What goes in and what comes out while a program runs, and its end.
 class Running {
  public:
@@ -101,18 +127,22 @@ class Running {
       if (fds[3].revents != 0) return false;
     }
   }
-  // Its exit status as waitpid() has it, after its group was killed.
-  int End() {
+  // Its exit status as waitpid() has it, after its group was killed; nothing if it could not be
+  // (another user's, or stuck in the kernel) and is left behind.
+  std::optional<int> End() {
     kill(-pid_, SIGKILL);
-    kill(pid_, SIGKILL);  // if it has a group of its own
-    // One that cannot be killed (another user's, or stuck in the kernel) is left behind.
+    const bool killed = kill(pid_, SIGKILL) == 0;  // if it has a group of its own
     pollfd exit{exit_.get(), POLLIN, 0};
-    if (exit_.valid()) poll(&exit, 1, kKillPatienceMs);
+    if (exit_.valid()) poll(&exit, 1, killed ? kKillPatienceMs : 0);
     int status = SIGKILL;
-    while (waitpid(pid_, &status, exit_.valid() ? WNOHANG : 0) < 0 && errno == EINTR) {
-    }
+    pid_t ended;
+    do {
+      ended = waitpid(pid_, &status, killed && !exit_.valid() ? 0 : WNOHANG);
+    } while (ended < 0 && errno == EINTR);
     Read();  // what it left in the pipe
-    return status;
+    if (ended != 0) return status;
+    LeftBehind::Instance().Add(pid_);
+    return std::nullopt;
   }
   bool valid() const { return exit_.valid(); }
   std::string TakeText() { return std::move(said_); }
@@ -171,6 +201,10 @@ CommandResult RunCommand(const std::vector<std::string>& argv, absl::string_view
                          const std::vector<std::string>& environment, Duration timeout,
                          int stop_fd) {
   CommandResult result;
+  if (const size_t left = LeftBehind::Instance().Collect(); left >= kMaxCommandsLeftBehind) {
+    result.problem = absl::StrCat("not started: ", left, " that could not be killed still run");
+    return result;
+  }
   const NoBrokenPipe no_broken_pipe;
   Pipe in;
   Pipe out;
@@ -185,16 +219,17 @@ CommandResult RunCommand(const std::vector<std::string>& argv, absl::string_view
   out.write.Close();
   Running running(pid, std::move(in.write), std::move(out.read), input);
   const bool ended = running.valid() && running.Wait(SystemClock().Now() + timeout, stop_fd);
-  const int status = running.End();
+  const std::optional<int> status = running.End();
   result.output = running.TakeText();
-  if (!ended) {
+  if (!status.has_value() || !ended) {
     result.problem =
-        absl::StrCat("killed, as it had not ended after ",
+        absl::StrCat(status.has_value() ? "killed" : "cannot be killed and is left behind",
+                     ", as it had not ended after ",
                      std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count(), " ms");
-  } else if (WIFSIGNALED(status)) {
-    result.problem = absl::StrCat("ended by signal ", WTERMSIG(status));
-  } else if (WEXITSTATUS(status) != 0) {
-    result.problem = absl::StrCat("exit status ", WEXITSTATUS(status));
+  } else if (WIFSIGNALED(*status)) {
+    result.problem = absl::StrCat("ended by signal ", WTERMSIG(*status));
+  } else if (WEXITSTATUS(*status) != 0) {
+    result.problem = absl::StrCat("exit status ", WEXITSTATUS(*status));
   }
   result.ok = result.problem.empty();
   return result;
