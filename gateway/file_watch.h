@@ -24,8 +24,8 @@ class FileWatch {
   // A folder that is missing is looked for this often.
   static constexpr Duration kMissingInterval = std::chrono::seconds(1);
 
-  // Without inotify (too many instances for this user, say) nothing is ever noticed; ok() is false
-  // then, and error() says why.
+  // Without inotify (too many instances for this user, say) nothing is noticed but by LookSoon();
+  // ok() is false then, and error() says why.
   FileWatch();
   bool ok() const { return inotify_.valid(); }
   const std::string& error() const { return error_; }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <functional>
+#include <optional>
 #include <string>
 
 #include "absl/status/status.h"
@@ -27,7 +28,8 @@ class Reloader {
   // `config` was read from `file` and is in force.
   Reloader(const std::string& file, const Config& config, Apply apply, Instant now);
 
-  // For poll(): readable when a folder changed; -1 if changes cannot be noticed, which was logged.
+  // For poll(): readable when a folder changed; -1 if nobody tells, which was logged: changes are
+  // then seen every kLookAgain.
   int fd() const { return watch_.fd(); }
   void OnReadable(Instant now) { watch_.ReadEvents(now); }
   Instant NextDeadline() const { return std::min(watch_.NextDeadline(), look_again_); }
@@ -38,12 +40,17 @@ class Reloader {
 
  private:
   void WatchFilesOf(const Config& config, Instant now);
+  void LookAtRefused(Instant now);
+  // What is wrong with the files as they are; "" for nothing.
+  std::string Read() const;
 
   const std::string file_;
   const Apply apply_;
   FileWatch watch_;
   Instant look_again_;
   std::string failure_;  // why the files could not be read the last time; empty: they could
+  // What they said since, if that is another thing: to be read again when it has settled.
+  std::optional<std::string> unsettled_;
 };
 
 }  // namespace ringsock::gateway
