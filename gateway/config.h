@@ -91,6 +91,11 @@ struct Config {
   std::vector<std::string> warnings;
 };
 
+// Where the endpoints are written before they replace `endpoints_file`.
+inline std::string NewFileBeside(const std::string& endpoints_file) {
+  return endpoints_file + ".new";
+}
+
 // Parses and checks `text` without opening any of the files that it names. An error is one line:
 // file, field (such as peers[2].public_key), value and what is wrong. It never shows a whole key,
 // since people paste private ones by mistake.

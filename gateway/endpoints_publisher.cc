@@ -16,6 +16,7 @@
 #include "base/log.h"
 #include "derp/json.h"
 #include "gateway/command.h"
+#include "gateway/config.h"
 #include "gateway/json_object.h"
 
 namespace ringsock::gateway {
@@ -68,7 +69,7 @@ std::string ToJson(const OwnState& state) {
 }
 
 std::string ReplaceFile(const std::string& file, const std::string& text) {
-  const std::string beside = file + ".new";
+  const std::string beside = NewFileBeside(file);
   {
     // Not through a link that somebody left there: the folder may be shared.
     unlink(beside.c_str());

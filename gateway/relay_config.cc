@@ -169,17 +169,29 @@ void ReadRelayRegion(JsonObject& object, PeerConfig* peer) {
   peer->endpoints.push_back(RelayEndpoint(static_cast<RegionId>(region)));
 }
 
-// What we write must not be what we read.
-absl::Status CheckEndpointsFile(const std::string& file, const Config& config) {
-  const std::string& ours = config.endpoints_file;
-  if (ours.empty()) return absl::OkStatus();
+// Whether `ours` is the configuration `file` or one that it names to be read.
+bool IsRead(const std::string& file, const Config& config, const std::string& ours) {
   for (const std::string& read :
        {file, config.derp_map_file, config.derp_roots_file, config.private_key_file}) {
     std::error_code missing;
-    if (read == ours || (!read.empty() && std::filesystem::equivalent(read, ours, missing))) {
-      return Invalid(absl::StrCat("endpoints_file: ", ours,
-                                  " is a file that is read, and would be lost; name another"));
-    }
+    if (read == ours) return true;
+    if (!read.empty() && std::filesystem::equivalent(read, ours, missing)) return true;
+  }
+  return false;
+}
+
+// What we write must not be what we read.
+absl::Status CheckEndpointsFile(const std::string& file, const Config& config) {
+  if (config.endpoints_file.empty()) return absl::OkStatus();
+  const std::string& name = config.endpoints_file;
+  const std::string beside = NewFileBeside(name);
+  if (IsRead(file, config, name)) {
+    return Invalid(absl::StrCat("endpoints_file: ", name,
+                                " is a file that is read, and would be lost; name another"));
+  }
+  if (IsRead(file, config, beside)) {
+    return Invalid(absl::StrCat("endpoints_file: ", name, ": is written by way of ", beside,
+                                ", which is a file that is read, and would be lost; name another"));
   }
   return absl::OkStatus();
 }

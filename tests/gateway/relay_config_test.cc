@@ -2,6 +2,7 @@
 #include "gateway/relay_config.h"
 
 #include <sys/stat.h>
+#include <unistd.h>
 
 #include <cstdlib>
 #include <fstream>
@@ -94,6 +95,20 @@ TEST_F(RelayConfigTest, WhereOurEndpointsAreTold) {
   EXPECT_THAT(LoadError(Text(R"("endpoints_file": "", )")), HasSubstr("is no name of a file"));
   EXPECT_THAT(LoadError(Text(R"("endpoints_file": "./gw.json", )")),
               HasSubstr("is a file that is read"));
+}
+
+// Nor is what lies beside it and is written first.
+TEST_F(RelayConfigTest, WhatIsReadIsNotWrittenOnTheWayToOurEndpoints) {
+  Write("own.json.new", kMap);
+  const std::string map = R"("private_key_file": "wg.key", "derp_map": "own.json.new", )";
+  EXPECT_THAT(LoadError(Text(map + R"("endpoints_file": "./own.json", )")),
+              testing::AllOf(testing::StartsWith("endpoints_file: "),
+                             HasSubstr("./own.json.new, which is a file that is read")));
+  EXPECT_EQ(ErrorOf(Load(Text(map + R"("endpoints_file": "ours.json", )"))), "no error");
+  // Under another name too.
+  ASSERT_EQ(link((folder_ + "wg.key").c_str(), (folder_ + "x.new").c_str()), 0);
+  EXPECT_THAT(LoadError(Text(map + R"("endpoints_file": "x", )")),
+              HasSubstr("x.new, which is a file that is read"));
 }
 
 TEST_F(RelayConfigTest, FilesAreBesideTheConfiguration) {
