@@ -151,10 +151,31 @@ void ReadWireGuard(JsonObject& object, Config* config) {
   });
 }
 
+// With the engine's bounds.
+void ReadBatches(JsonObject& object, io::LoopOptions* options) {
+  const struct {
+    const char* key;
+    int64_t min, max;
+    uint32_t* out;
+  } sizes[] = {
+      {"rx_buffers", 1, 32768, &options->rx_buffers},
+      {"rx_batch", 1, 1024, &options->rx_batch},
+      {"tx_queue", 1, 16384, &options->tx_queue},
+      {"tx_slabs", 0, 4096, &options->tx_slabs},
+  };
+  for (const auto& size : sizes) {
+    int64_t value = *size.out;
+    object.Integer(size.key, size.min, size.max, &value);
+    *size.out = static_cast<uint32_t>(value);
+  }
+}
+
 void ReadEngine(JsonObject& object, Config* config) {
-  object.AllowKeys({"shards", "pin_threads", "steering", "backend", "gso", "gro", "zero_copy",
-                    "spin_us", "socket_buffer", "ipv4", "ipv6", "bind_ipv4", "bind_ipv6",
-                    "relay_queue_bytes", "relay_queue_ms", "netcheck", "port_mapping"});
+  object.AllowKeys({"shards",      "pin_threads", "steering",          "backend",        "gso",
+                    "gro",         "zero_copy",   "spin_us",           "rx_buffers",     "rx_batch",
+                    "tx_queue",    "tx_slabs",    "socket_buffer",     "ipv4",           "ipv6",
+                    "bind_ipv4",   "bind_ipv6",   "relay_queue_bytes", "relay_queue_ms", "netcheck",
+                    "port_mapping"});
   int64_t shards = config->shards;
   object.Integer("shards", 0, kMaxShards, &shards);
   config->shards = static_cast<uint32_t>(shards);
@@ -185,6 +206,7 @@ void ReadEngine(JsonObject& object, Config* config) {
   int64_t spin_us = 0;
   object.Integer("spin_us", 0, 1'000'000, &spin_us);
   config->io.spin = std::chrono::microseconds(spin_us);
+  ReadBatches(object, &config->io);
   int64_t buffer = config->socket_buffer;
   object.Integer("socket_buffer", 4096, 1 << 30, &buffer);
   config->socket_buffer = static_cast<int>(buffer);

@@ -71,6 +71,10 @@ absl::Status CheckReloadable(const Config& now, const Config& next) {
   fixed.Look("engine.gro", now.io.gro, next.io.gro);
   fixed.Look("engine.zero_copy", now.io.zero_copy, next.io.zero_copy);
   fixed.Look("engine.spin_us", now.io.spin, next.io.spin);
+  fixed.Look("engine.rx_buffers", now.io.rx_buffers, next.io.rx_buffers);
+  fixed.Look("engine.rx_batch", now.io.rx_batch, next.io.rx_batch);
+  fixed.Look("engine.tx_queue", now.io.tx_queue, next.io.tx_queue);
+  fixed.Look("engine.tx_slabs", now.io.tx_slabs, next.io.tx_slabs);
   fixed.Look("engine.socket_buffer", now.socket_buffer, next.socket_buffer);
   fixed.Look("engine.ipv4", now.ipv4, next.ipv4);
   fixed.Look("engine.ipv6", now.ipv6, next.ipv6);

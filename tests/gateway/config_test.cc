@@ -55,6 +55,7 @@ TEST(ConfigTest, Everything) {
     "log_level": "debug",
     "engine": {"shards": 3, "pin_threads": false, "backend": "mmsg", "gso": false, "gro": false,
                "steering": "receiver_index", "zero_copy": false, "spin_us": 50,
+               "rx_buffers": 1, "rx_batch": 1024, "tx_queue": 16384, "tx_slabs": 0,
                "socket_buffer": 8192, "ipv4": true, "ipv6": false,
                "bind_ipv4": "192.0.2.1", "bind_ipv6": "::1"},
     "peers": [
@@ -73,6 +74,10 @@ TEST(ConfigTest, Everything) {
   EXPECT_EQ(config->io.backend, io::Backend::kMmsg);
   EXPECT_FALSE(config->io.gso || config->io.gro || config->io.zero_copy);
   EXPECT_EQ(config->io.spin, std::chrono::microseconds(50));
+  EXPECT_EQ(config->io.rx_buffers, 1u);
+  EXPECT_EQ(config->io.rx_batch, 1024u);
+  EXPECT_EQ(config->io.tx_queue, 16384u);
+  EXPECT_EQ(config->io.tx_slabs, 0u);
   EXPECT_EQ(config->socket_buffer, 8192);
   EXPECT_FALSE(config->ipv6);
   EXPECT_EQ(config->bind_v4.ToString(), "192.0.2.1");
@@ -149,6 +154,14 @@ const BadCase kValues[] = {
     {"Backend", Text("[]", R"("engine": {"backend": "epoll"}, )"), "engine.backend: \"epoll\""},
     {"Shards", Text("[]", R"("engine": {"shards": 129}, )"),
      "engine.shards: 129 is not a whole number from 0 to 128"},
+    {"RxBuffers", Text("[]", R"("engine": {"rx_buffers": 0}, )"),
+     "engine.rx_buffers: 0 is not a whole number from 1 to 32768"},
+    {"RxBatch", Text("[]", R"("engine": {"rx_batch": 1025}, )"),
+     "engine.rx_batch: 1025 is not a whole number from 1 to 1024"},
+    {"TxQueue", Text("[]", R"("engine": {"tx_queue": 0}, )"),
+     "engine.tx_queue: 0 is not a whole number from 1 to 16384"},
+    {"TxSlabs", Text("[]", R"("engine": {"tx_slabs": -1}, )"),
+     "engine.tx_slabs: -1 is not a whole number from 0 to 4096"},
     {"BothFamiliesOff", Text("[]", R"("engine": {"ipv4": false, "ipv6": false}, )"), "engine.ipv6"},
     {"BindFamily", Text("[]", R"("engine": {"bind_ipv4": "::1"}, )"),
      "engine.bind_ipv4: \"::1\": must be an IPv4 address"},
