@@ -7,6 +7,7 @@
 #include <cerrno>
 #include <cstring>
 #include <deque>
+#include <latch>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -110,6 +111,7 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
     if (sends) worker.source = MakeSource(config);
   }
   std::atomic<uint32_t> failed{0};
+  std::latch set_up(static_cast<ptrdiff_t>(workers.size()));
   for (size_t i = 0; i < workers.size(); ++i) {
     workers[i].thread = std::thread([&, i] {
       PinThisThread({config.cores[i]});
@@ -122,12 +124,14 @@ absl::Status RunBaselineSubject(const SubjectConfig& config, SubjectShared* shar
                                                  .spin = config.engine.spin > Duration::zero(),
                                                  .stop = &stop,
                                                  .feedback = &shared->received,
-                                                 .totals = &worker.totals});
-      if (!worker.status.ok()) failed.fetch_add(1);
+                                                 .totals = &worker.totals,
+                                                 .ready = &set_up});
+      if (worker.status.ok()) return;
+      failed.fetch_add(1);
+      set_up.count_down();
     });
   }
-  // A loop that cannot be set up says so at once.
-  usleep(2000);
+  set_up.wait();
   shared->port = port;
   if (failed.load() == 0) {
     hooks.ready(hooks.context);

@@ -9,6 +9,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <latch>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -67,14 +68,16 @@ struct Baseline {
   const std::atomic<bool>* stop = nullptr;
   std::atomic<uint64_t>* feedback = nullptr;  // of receive_only: packets taken, for the load
   BaselineTotals* totals = nullptr;
+  std::latch* ready = nullptr;  // counted down when the loop has been set up
 
+  void Ready() const { ready->count_down(); }
   void Received(uint64_t packets) const {
     totals->received += packets;
     if (receive_only) feedback->fetch_add(packets, std::memory_order_relaxed);
   }
 };
 
-// Run until stopped; an error is one of setting up.
+// Run until stopped; an error is one of setting up, before Ready() was called.
 absl::Status RunRecvfrom(const Baseline& baseline);     // recvfrom -> sendto
 absl::Status RunRecvmmsg(const Baseline& baseline);     // recvmmsg -> sendmmsg
 absl::Status RunRecvmmsgGro(const Baseline& baseline);  // ... with UDP_GRO -> UDP_SEGMENT

@@ -25,6 +25,7 @@ void Answer(const Baseline& b) {
 
 absl::Status RunRecvfrom(const Baseline& b) {
   std::vector<char> buffer(65536);
+  b.Ready();
   while (!b.stop->load(std::memory_order_relaxed)) {
     sockaddr_in from = {};
     socklen_t length = sizeof(from);

@@ -60,6 +60,7 @@ absl::Status RunRecvmmsg(const Baseline& b) {
     tx[i].msg_hdr.msg_namelen = sizeof(sockaddr_in);
   }
   const int wait = b.spin ? MSG_DONTWAIT : MSG_WAITFORONE;
+  b.Ready();
   while (!b.stop->load(std::memory_order_relaxed)) {
     for (mmsghdr& message : rx) message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
     const int n = recvmmsg(b.fd, rx.data(), b.batch, wait, nullptr);

@@ -90,6 +90,7 @@ absl::Status RunRecvmmsgGro(const Baseline& b) {
   }
   Batch batch(b.batch);
   const int wait = b.spin ? MSG_DONTWAIT : MSG_WAITFORONE;
+  b.Ready();
   while (!b.stop->load(std::memory_order_relaxed)) {
     for (mmsghdr& message : batch.rx) {
       message.msg_hdr.msg_namelen = sizeof(sockaddr_in);

@@ -227,6 +227,7 @@ absl::Status RunUring(const Baseline& baseline) {
   UringLoop loop(baseline);
   const absl::Status status = loop.Open();
   if (!status.ok()) return status;
+  baseline.Ready();
   loop.Run();
   return absl::OkStatus();
 }
