@@ -1,8 +1,10 @@
-// Runs the engine as a subject, as an embedder would: peers come from CreateEndpoint(), every train
-// confirms its path (as WireGuard does with each packet it authenticates) and goes on by PeerId.
+// Runs the engine as a subject, as an embedder would: peers come from CreateEndpoints(), every
+// train confirms its path (as WireGuard does with each packet it authenticates) and goes on by
+// PeerId.
 #include <array>
 #include <cstring>
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -80,28 +82,31 @@ PublicKey KeyOf(uint64_t index) {
 }
 
 absl::Status AddPeers(const SubjectConfig& config, Engine* engine, Forwarder* forwarder) {
-  std::vector<PeerId> ids;
-  for (size_t i = 0; i < config.peers.size(); ++i) {
-    const auto id = engine->CreateEndpoint(KeyOf(i), config.peers[i].ToString());
-    if (!id.ok()) return id.status();
-    ids.push_back(*id);
-  }
-  PeerId far = PeerId::kNone;
-  if (config.relay != nullptr) {
-    const auto id = engine->CreateEndpoint(config.relay->other, "127.3.3.40:1");
-    if (!id.ok()) return id.status();
-    far = *id;
-  }
-  for (size_t i = 0; i < ids.size(); ++i) {
-    const bool relayed = config.relay != nullptr && IsRelayedPair(i / 2, config.relay->percent);
-    const PeerId partner = ids[config.traffic.mode == Mode::kForward ? i ^ 1 : i];
-    forwarder->AddRoute(ids[i], relayed ? far : partner);
+  const size_t busy = config.peers.size();
+  std::vector<PublicKey> keys;
+  std::vector<std::string> addresses;
+  for (const Endpoint& peer : config.peers) {
+    keys.push_back(KeyOf(keys.size()));
+    addresses.push_back(peer.ToString());
   }
   // Nothing is sent there (addresses of RFC 6598).
   for (uint32_t i = 0; i < config.idle_peers; ++i) {
     const Endpoint nowhere{.ip = IpAddress::V4(0x64400000u + i), .port = 51820};
-    const auto id = engine->CreateEndpoint(KeyOf(config.peers.size() + i), nowhere.ToString());
-    if (!id.ok()) return id.status();
+    keys.push_back(KeyOf(keys.size()));
+    addresses.push_back(nowhere.ToString());
+  }
+  if (config.relay != nullptr) {
+    keys.push_back(config.relay->other);
+    addresses.push_back("127.3.3.40:1");
+  }
+  std::vector<PeerEndpoints> list;
+  for (size_t i = 0; i < keys.size(); ++i) list.push_back({keys[i], addresses[i]});
+  const auto ids = engine->CreateEndpoints(list);
+  if (!ids.ok()) return ids.status();
+  for (size_t i = 0; i < busy; ++i) {
+    const bool relayed = config.relay != nullptr && IsRelayedPair(i / 2, config.relay->percent);
+    const PeerId partner = (*ids)[config.traffic.mode == Mode::kForward ? i ^ 1 : i];
+    forwarder->AddRoute((*ids)[i], relayed ? ids->back() : partner);
   }
   return absl::OkStatus();
 }
