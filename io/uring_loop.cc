@@ -260,7 +260,7 @@ void UringLoop::Start() {
   if (owner_ != 0) return;
   owner_ = gettid();
   ring_.Enable();
-  sender_.SetNow(clock().Now());
+  sender_.Start(clock().Now());
 }
 
 size_t UringLoop::Poll(Instant deadline) {

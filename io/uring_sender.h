@@ -1,5 +1,6 @@
-// The sending half of the io_uring loop. Trains become SENDMSG requests, all handed over by one
-// io_uring_enter; none of them waits, so all have completed when it returns.
+// The sending half of the io_uring loop. Trains become SENDMSG requests, single packets SEND
+// requests (Linux 6.2), all handed over by one io_uring_enter; none of them waits, so all have
+// completed when it returns.
 //
 // Zero copy. A long train that lies in memory of the loop, a slab or a receive buffer that is being
 // forwarded, may leave as SENDMSG_ZC: the device reads that memory, and the block is used again
@@ -47,6 +48,8 @@ class UringSender {
   UringSender(const LoopOptions& options, Uring* ring, PinnedMemory* memory,
               std::function<void()> reap);
 
+  // Once, when the ring is enabled.
+  void Start(Instant now);
   // The time, for verdicts that expire. Coarse is enough.
   void SetNow(Instant now) { now_ = now; }
   void Queue(UringSocket& socket, const TxTrain& train);
@@ -101,6 +104,7 @@ class UringSender {
   void Append(UringSocket& socket, const TxTrain& part);
   bool SharesFate(const Slot& leader, const TxTrain& part, bool zero_copy) const;
   void Prepare(uint32_t index, UringSocket& socket, const TxTrain& part, bool zero_copy);
+  static void PrepareSingle(io_uring_sqe* sqe, int fd, const Slot& slot);
   void SubmitAll(uint32_t requests);
   void Finish(uint32_t index);
   void CopyInstead(uint32_t index);
@@ -130,6 +134,7 @@ class UringSender {
   CacheLineVector<uint32_t> free_readers_;
   uint32_t buffers_read_ = 0;
   ZeroCopyMemory zero_copy_;
+  bool knows_singles_ = false;  // the kernel takes SEND requests with an address
   enum class Registration : uint8_t { kNotNeeded, kWanted, kDone, kImpossible };
   Registration registration_ = Registration::kNotNeeded;
 

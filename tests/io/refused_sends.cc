@@ -34,8 +34,9 @@ int Refusal(const msghdr& header) {
 void RefuseQueued(io_uring& ring) {
   for (unsigned at = *ring.sq.khead; at != *ring.sq.ktail; ++at) {
     io_uring_sqe& sqe = ring.sq.sqes[at & ring.sq.ring_mask];
-    if (sqe.opcode != IORING_OP_SENDMSG && sqe.opcode != IORING_OP_SENDMSG_ZC) continue;
-    const int error = Refusal(*reinterpret_cast<const msghdr*>(sqe.addr));
+    const bool single = sqe.opcode == IORING_OP_SEND && sqe.addr2 != 0 && sqe.fd >= 0;
+    if (!single && sqe.opcode != IORING_OP_SENDMSG && sqe.opcode != IORING_OP_SENDMSG_ZC) continue;
+    const int error = Refusal(single ? msghdr{} : *reinterpret_cast<const msghdr*>(sqe.addr));
     if (error == 0) continue;
     const uint64_t tag = sqe.user_data;
     memset(&sqe, 0, sizeof sqe);

@@ -31,6 +31,8 @@ bool g_zero_copy_pays = false;  // notifications say so, also on loopback
 unsigned g_zero_copy_sends = 0;
 unsigned g_registered_sends = 0;  // of these, those from registered memory
 bool g_know_registered = true;    // Linux 6.15 and later do
+bool g_old_kernel = false;        // knows no SEND with an address
+unsigned g_single_sends = 0;
 
 bool IsTrain(const msghdr& header) {
   for (cmsghdr* each = CMSG_FIRSTHDR(&header); each != nullptr;
@@ -40,24 +42,41 @@ bool IsTrain(const msghdr& header) {
   return false;
 }
 
+void Refuse(io_uring_sqe& sqe, int error) {
+  const uint64_t tag = sqe.user_data;
+  memset(&sqe, 0, sizeof sqe);
+  sqe.opcode = IORING_OP_NOP;
+  sqe.rw_flags = kNopInjectResult;
+  sqe.len = static_cast<uint32_t>(-error);
+  sqe.user_data = tag;
+}
+
 void RefuseSends(io_uring& ring) {
   for (unsigned at = *ring.sq.khead; at != *ring.sq.ktail; ++at) {
     io_uring_sqe& sqe = ring.sq.sqes[at & ring.sq.ring_mask];
     const bool zero_copy = sqe.opcode == IORING_OP_SENDMSG_ZC;
-    if (!zero_copy && sqe.opcode != IORING_OP_SENDMSG) continue;
+    const bool single = sqe.opcode == IORING_OP_SEND && sqe.addr2 != 0;
+    if (!zero_copy && !single && sqe.opcode != IORING_OP_SENDMSG) continue;
+    if (single && sqe.fd < 0) {  // asks whether the kernel knows it
+      if (g_old_kernel) Refuse(sqe, EINVAL);
+      continue;
+    }
+    if (single) ++g_single_sends;
     if (zero_copy) ++g_zero_copy_sends;
-    int error = g_refuse ? g_refuse(*reinterpret_cast<const msghdr*>(sqe.addr), zero_copy) : 0;
+    iovec vector{reinterpret_cast<void*>(sqe.addr), sqe.len};
+    msghdr header{};
+    if (single) {
+      header.msg_iov = &vector;
+      header.msg_iovlen = 1;
+    } else {
+      memcpy(&header, reinterpret_cast<const void*>(sqe.addr), sizeof header);
+    }
+    int error = g_refuse ? g_refuse(header, zero_copy) : 0;
     if (zero_copy && (sqe.ioprio & IORING_RECVSEND_FIXED_BUF) != 0) {
       ++g_registered_sends;
       if (!g_know_registered) error = EINVAL;
     }
-    if (error == 0) continue;
-    const uint64_t tag = sqe.user_data;
-    memset(&sqe, 0, sizeof sqe);
-    sqe.opcode = IORING_OP_NOP;
-    sqe.rw_flags = kNopInjectResult;
-    sqe.len = static_cast<uint32_t>(-error);
-    sqe.user_data = tag;
+    if (error != 0) Refuse(sqe, error);
   }
 }
 
@@ -124,6 +143,7 @@ class UringSenderTest : public testing::Test {
     g_refuse = nullptr;
     g_zero_copy_pays = false;
     g_know_registered = true;
+    g_old_kernel = false;
   }
 
   std::vector<std::byte> Numbers(uint32_t packets, uint32_t segment) {
@@ -195,6 +215,30 @@ TEST_F(UringSenderTest, RefusedTrainsAreReplayedInPlaceAndRemembered) {
     EXPECT_EQ(Arrived(44), Range(0, 44));
     EXPECT_EQ(Stats().tx_replayed, replayed) << "it tried again";
   }
+}
+
+TEST_F(UringSenderTest, SinglePacketsNeedNoMessageWhereTheKernelTakesAnAddress) {
+  g_single_sends = 0;
+  for (const uint32_t packets : {1u, 3u, 1u}) Queue(packets);
+  loop_->Flush();
+  EXPECT_EQ(Arrived(5), Range(0, 5));
+  EXPECT_EQ(g_single_sends, 2u);
+
+  recorder_.packets.clear();
+  next_ = 0;
+  auto loop = MakeUringLoop({});
+  ASSERT_TRUE(loop.ok()) << loop.status();
+  loop_ = std::move(loop).value();
+  UdpConfig config;
+  config.bind = {IpAddress::V4(127, 0, 0, 1), 0, 0};
+  from_ = loop_->OpenUdp(config, &recorder_).value();
+  to_ = loop_->OpenUdp(config, &recorder_).value();
+  g_old_kernel = true;
+  g_single_sends = 0;
+  for (const uint32_t packets : {1u, 3u, 1u}) Queue(packets);
+  loop_->Flush();
+  EXPECT_EQ(Arrived(5), Range(0, 5));
+  EXPECT_EQ(g_single_sends, 0u);
 }
 
 TEST_F(UringSenderTest, ATrainThatFailedWithTheWayIsStillWelcomeLater) {
