@@ -10,10 +10,12 @@
 #include <memory>
 #include <random>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
 #include "benchmark/benchmark.h"
+#include "core/path_learner.h"
 
 namespace ringsock {
 namespace {
@@ -25,18 +27,20 @@ PublicKey Key(uint32_t number) {
   return key;
 }
 
-Endpoint Address(uint32_t number) {
+Endpoint Address(uint32_t number, bool v6 = false) {
   Endpoint endpoint;
   endpoint.ip = IpAddress::V4(0x0a000000u + number / 50);
+  if (v6) endpoint.ip.bytes[0] = 0x20;
   endpoint.port = static_cast<uint16_t>(1000 + number % 50);
   return endpoint;
 }
 
 // A table with `count` peers of two addresses each, made once per count, with a random order.
 struct World {
-  explicit World(uint32_t count) : table({.max_peers = count + 1000, .seed = 7}, &quiescence) {
+  explicit World(uint32_t count, bool v6)
+      : table({.max_peers = count + 1000, .seed = 7}, &quiescence) {
     for (uint32_t i = 0; i < count; ++i) {
-      const std::vector<Endpoint> list = {Address(2 * i), Address(2 * i + 1)};
+      const std::vector<Endpoint> list = {Address(2 * i, v6), Address(2 * i + 1, v6)};
       ids.push_back(*table.Create(Key(i), list));
       map[list[0]] = table.FindById(ids.back());
       map[list[1]] = table.FindById(ids.back());
@@ -45,14 +49,14 @@ struct World {
     std::mt19937 random(1);
     order.resize(std::max<size_t>(1u << 16, count));
     for (uint32_t& n : order) n = random() % (2 * count);
-    for (uint32_t n : order) from.push_back(Address(n));
+    for (uint32_t n : order) from.push_back(Address(n, v6));
     reader = *quiescence.Register();
   }
 
-  static World& Of(int64_t count) {
-    static std::map<int64_t, std::unique_ptr<World>> worlds;
-    auto& world = worlds[count];
-    if (world == nullptr) world = std::make_unique<World>(static_cast<uint32_t>(count));
+  static World& Of(int64_t count, bool v6 = false) {
+    static std::map<std::pair<int64_t, bool>, std::unique_ptr<World>> worlds;
+    auto& world = worlds[{count, v6}];
+    if (world == nullptr) world = std::make_unique<World>(static_cast<uint32_t>(count), v6);
     return *world;
   }
 
@@ -100,8 +104,7 @@ void Lookups(benchmark::State& state, World& world) {
   world.reader.Online();
   size_t i = 0;
   for (auto _ : state) {
-    Peer* peer = world.table.FindByAddress(world.from[i]);
-    benchmark::DoNotOptimize(PeerId{peer->id()});
+    benchmark::DoNotOptimize(world.table.OwnerOf(world.from[i]));
     if (++i == world.from.size()) i = 0;
     if (i % 64 == 0) world.reader.Announce();
   }
@@ -117,7 +120,7 @@ void BM_FlatHashMap(benchmark::State& state) {
     if (++i == world.from.size()) i = 0;
   }
 }
-// The same with the peer's id read, as the others here do.
+// The same with the peer's id read, which is what the others here find.
 void BM_FlatHashMapAndPeer(benchmark::State& state) {
   World& world = World::Of(state.range(0));
   size_t i = 0;
@@ -129,18 +132,25 @@ void BM_FlatHashMapAndPeer(benchmark::State& state) {
 }
 void BM_ByAddress(benchmark::State& state) { Lookups(state, World::Of(state.range(0))); }
 
-// As many at a time as a busy shard receives.
+// As many at a time as a shard looks up together.
 constexpr size_t kBatch = 32;
 
+// `confirm`: and each is asked whether a packet from there is news, as authenticated ones are.
+template <bool confirm>
 void Batches(benchmark::State& state, World& world) {
+  const PathLearner learner(&world.table);
   world.reader.Online();
   std::array<const Endpoint*, kBatch> keys;
-  std::array<Peer*, kBatch> out;
+  std::array<PeerId, kBatch> out;
   size_t i = 0;
   for (auto _ : state) {
     for (size_t k = 0; k < keys.size(); ++k) keys[k] = &world.from[i + k];
-    world.table.FindByAddress(keys, out.data());
-    for (const Peer* peer : out) benchmark::DoNotOptimize(PeerId{peer->id()});
+    world.table.OwnersOf(keys, out.data());
+    if (confirm) world.table.PrefetchPeers(out);
+    for (size_t k = 0; k < out.size(); ++k) {
+      benchmark::DoNotOptimize(out[k]);
+      if (confirm) benchmark::DoNotOptimize(learner.News(out[k], *keys[k]) == nullptr);
+    }
     i += keys.size();
     if (i + keys.size() > world.from.size()) i = 0;
     world.reader.Announce();
@@ -150,7 +160,15 @@ void Batches(benchmark::State& state, World& world) {
       benchmark::Counter(static_cast<double>(state.iterations()) * kBatch,
                          benchmark::Counter::kIsRate | benchmark::Counter::kInvert);
 }
-void BM_ByAddressBatch(benchmark::State& state) { Batches(state, World::Of(state.range(0))); }
+void BM_ByAddressBatch(benchmark::State& state) {
+  Batches<false>(state, World::Of(state.range(0)));
+}
+void BM_ByAddressV6Batch(benchmark::State& state) {
+  Batches<false>(state, World::Of(state.range(0), true));
+}
+void BM_ByAddressBatchAndConfirm(benchmark::State& state) {
+  Batches<true>(state, World::Of(state.range(0)));
+}
 
 void BM_ByAddressUnknown(benchmark::State& state) {
   World& world = World::Of(state.range(0));
@@ -159,7 +177,7 @@ void BM_ByAddressUnknown(benchmark::State& state) {
   from.port = 9;  // nobody's
   for (auto _ : state) {
     from.ip.bytes[15]++;
-    benchmark::DoNotOptimize(static_cast<const void*>(world.table.FindByAddress(from)));
+    benchmark::DoNotOptimize(world.table.OwnerOf(from));
   }
   world.reader.Offline();
 }
@@ -175,7 +193,7 @@ void BesideAWriter(benchmark::State& state, bool flat_out,
 }
 void BM_ByAddressBesideAWriter(benchmark::State& state) { BesideAWriter(state, false, Lookups); }
 void BM_ByAddressBatchBesideAWriter(benchmark::State& state) {
-  BesideAWriter(state, false, Batches);
+  BesideAWriter(state, false, Batches<false>);
 }
 void BM_ByAddressBesideAWriterFlatOut(benchmark::State& state) {
   BesideAWriter(state, true, Lookups);
@@ -229,6 +247,8 @@ RINGSOCK_OVER_PEERS(BM_FlatHashMap);
 RINGSOCK_OVER_PEERS(BM_FlatHashMapAndPeer);
 RINGSOCK_OVER_PEERS(BM_ByAddress);
 RINGSOCK_OVER_PEERS(BM_ByAddressBatch);
+RINGSOCK_OVER_PEERS(BM_ByAddressV6Batch);
+RINGSOCK_OVER_PEERS(BM_ByAddressBatchAndConfirm);
 RINGSOCK_OVER_PEERS(BM_ByAddressUnknown);
 RINGSOCK_OVER_PEERS(BM_ByAddressBesideAWriter)->UseRealTime();
 RINGSOCK_OVER_PEERS(BM_ByAddressBatchBesideAWriter)->UseRealTime();

@@ -1,14 +1,10 @@
 // A hash table that many threads read without locks or retries while one thread writes.
 //
-// An entry is one 64-bit word in a slot: 48 bits that name an immutable object, and 16 bits of its
-// hash as a tag, so that almost no other object is looked at. A cache line, the unit of probing, is
-// seven slots and a word with a byte of each one's hash. The bytes are compared all at once: a
-// search has no branch that depends on where in the line its key lies, which no core could predict
-// and would find out only when the line has come from memory; so searches that follow one another
-// overlap. A line that has an empty slot ends a search; a line that was ever full keeps that state
-// (removal leaves a tombstone there), so what lies beyond it is still found.
+// It is made of cache lines, the unit of probing, of one of two kinds (core/table_line.h). A line
+// that has an empty slot ends a search; a line that was ever full keeps that state (removal leaves
+// a tombstone there), so what lies beyond it is still found.
 //
-// The table is cut into segments of at most 3,584 slots by the top bits of the hash (extendible
+// The table is cut into segments of at most 512 lines by the top bits of the hash (extendible
 // hashing). A segment grows, shrinks or sheds tombstones by a new array that takes its place, and
 // splits in two when it is full: no single update ever moves more than one segment. Arrays that
 // have been replaced go to Quiescence.
@@ -16,25 +12,29 @@
 #define RINGSOCK_CORE_LOCK_FREE_TABLE_H_
 
 #include <algorithm>
-#include <array>
 #include <atomic>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <new>
-#include <span>
 
 #include "core/quiescence.h"
+#include "core/table_line.h"
 
 namespace ringsock {
 
-// Traits: Key; Hash(key, seed), well mixed; KeyOf(entry); Equal(entry, key); LineOf(entry), the
-// memory that Equal() reads. An entry is at least 16 and below 2^48: the address of an object, in
-// which low bits that are zero by its alignment are free for use.
-template <typename Traits>
+// A search under way (LockFreeTable::Begin).
+struct TableSearch {
+  uint64_t hash;
+  const void* line;
+};
+
+// Traits: what the kind of line asks for, and kMostSixteenths of slots that are in use before a
+// segment grows or splits. An entry is never 0.
+template <typename Traits, template <typename> typename LineKind = TaggedLine>
 class LockFreeTable {
  public:
   using Key = typename Traits::Key;
+  using Line = LineKind<Traits>;
 
   LockFreeTable(Quiescence* quiescence, uint64_t seed);
   // No reader may be left. Entries are the owner's.
@@ -47,28 +47,31 @@ class LockFreeTable {
   // The entry of `key`, or 0.
   uint64_t Find(const Key& key) const {
     const uint64_t hash = Traits::Hash(key, seed_);
-    return FindSlot(ArrayFor(hash), hash, key).entry;
+    return FindIn(ArrayFor(hash), hash, key).match.entry;
   }
-  // Starts fetching the line of the table that Find() will read first.
-  void Prefetch(const Key& key) const {
+  // Finding many keys with the waits for memory overlapped, in the caller's loops: Begin() for all,
+  // then Glance() for all, then Finish() for those whose glance was not all.
+  TableSearch Begin(const Key& key) const {
     const uint64_t hash = Traits::Hash(key, seed_);
-    PrefetchLine(ArrayFor(hash), hash);
+    const Array array = ArrayFor(hash);
+    const Line* line = &array.lines[LineIndex(hash) & array.mask];
+    __builtin_prefetch(line);
+    return {hash, line};
   }
-  // Starts fetching the object that Find() will read, if it is in the first line.
-  void PrefetchEntry(const Key& key) const {
-    const uint64_t hash = Traits::Hash(key, seed_);
-    const uint64_t candidate = Candidate(ArrayFor(hash), hash);
-    if (candidate != 0) __builtin_prefetch(Traits::LineOf(candidate));
+  static LineGlance Glance(const TableSearch& search) {
+    return static_cast<const Line*>(search.line)->Glance(search.hash);
   }
-
-  // Finds many keys with the waits for memory overlapped: out[i] is the entry of *keys[i], or 0.
-  void FindBatch(std::span<const Key* const> keys, uint64_t* out) const;
+  // The entry of `key`, or 0. `entry`: what the glance told.
+  uint64_t Finish(const TableSearch& search, const Key& key, uint64_t entry) const {
+    if (Line::Confirm(entry, key)) return entry;
+    return FindIn(ArrayFor(search.hash), search.hash, key).match.entry;
+  }
 
   // --- The writer ---
 
-  // Puts `entry` (whose KeyOf() is `key`) in, in place of the one with an equal key if there is
+  // Puts `entry`, which belongs to `key`, in, in place of the one with an equal key if there is
   // one, which goes to `*previous` (0: none). False, and nothing changed, only if no room can be
-  // made: dozens of keys share 23 bits of hash, or there are some 35 million entries.
+  // made: dozens of keys share 24 bits of hash, or there are some 50 million entries.
   bool Put(const Key& key, uint64_t entry, uint64_t* previous);
   // Takes the entry of `key` out and returns it; 0 if there is none.
   uint64_t Erase(const Key& key);
@@ -79,114 +82,83 @@ class LockFreeTable {
   size_t capacity() const;
 
  private:
-  static constexpr int kEntryBits = 48;
-  static constexpr uint64_t kEntryMask = (uint64_t{1} << kEntryBits) - 1;
-  static constexpr size_t kSlotsPerLine = 7;
   // Lines searched for a key; an insertion that finds no room there makes more.
-  static constexpr size_t kMaxProbe = 8;
+  static constexpr size_t kMaxProbe = 16;
   // Binary logarithms of a segment's lines: at least kMaxProbe, so that a search meets no line
   // twice; at most 512, which takes 0.1 ms to rebuild, the longest that any update takes.
-  static constexpr uint32_t kMinLinesLog2 = 3;
+  static constexpr uint32_t kMinLinesLog2 = 4;
   static constexpr uint32_t kMaxLinesLog2 = 9;
-  // The most top bits of the hash that name a segment: room for 35 million entries.
-  static constexpr uint32_t kMaxDepth = 14;
-  // Low bits of the address of an array, free for its size.
-  static constexpr uint64_t kSizeMask = 63;
-  // Marks of a line, a byte for each slot.
-  static constexpr uint64_t kEmpty = 0;
-  static constexpr uint64_t kTombstone = 1;
-  static constexpr uint64_t kNoMarks = kTombstone << 56;  // the byte that has no slot is not empty
-  static constexpr uint64_t kEachByte = 0x0101010101010101;
-  static constexpr uint64_t kEachSlot = 0x0080808080808080;  // the top bits of bytes with a slot
+  // The most top bits of the hash that name a segment: room for 50 million entries.
+  static constexpr uint32_t kMaxDepth = 15;
+  // Low bits of the address of the directory, free for its depth.
+  static constexpr uint64_t kDepthMask = 63;
+  // Above the address of a segment there is room for a number: one less than it has lines.
+  static constexpr int kAddressBits = 48;
+  static constexpr uint64_t kAddressMask = (uint64_t{1} << kAddressBits) - 1;
 
-  // Byte i of `marks` is about slot i: empty, a tombstone, or a byte of the hash of what is there.
-  // It leads to the slot, and the slot's own tag decides: readers may see one from before and the
-  // other from after an update, and then find what was there before it or nothing.
-  struct alignas(64) Line {
-    std::atomic<uint64_t> marks{kNoMarks};
-    std::array<std::atomic<uint64_t>, kSlotsPerLine> slots{};
-  };
   // The writer's notes, in the line before the slots.
   struct alignas(64) Segment {
     uint32_t depth = 0;  // how many top bits of the hash all its keys share
     uint32_t lines_log2 = 0;
     uint32_t entries = 0;
     uint32_t tombstones = 0;
+    uint64_t last_erase = 0;  // the epoch in which all readers have seen it
 
     Line* lines() { return reinterpret_cast<Line*>(this + 1); }
     size_t line_count() const { return size_t{1} << lines_log2; }
-    size_t slot_count() const { return line_count() * kSlotsPerLine; }
+    size_t slot_count() const { return line_count() * Line::kSlots; }
     size_t bytes() const { return sizeof(Segment) + line_count() * sizeof(Line); }
-    // Three quarters: beyond, lines overflow often (and a split leaves three eighths).
-    bool HasRoom() const { return (entries + tombstones + 1) * 4 <= slot_count() * 3; }
+    // Beyond, lines overflow often. (A split leaves half of it.)
+    bool HasRoom() const {
+      return (entries + tombstones + 1) * 16 <= slot_count() * Traits::kMostSixteenths;
+    }
   };
   struct Array {
     const Line* lines;
     size_t mask;
   };
   struct Found {
-    const std::atomic<uint64_t>* slot;
-    uint64_t entry;
+    const Line* line;  // the one in which the search ended
+    LineMatch match;
   };
 
-  // Bits of the hash: 0-8 the line, 9-24 the tag, 25-32 the mark, from the top the segment.
-  static size_t LineIndex(uint64_t hash) { return static_cast<size_t>(hash); }
-  static uint64_t TagOf(uint64_t hash) { return (hash >> 9) << kEntryBits; }
-  static uint64_t MarkOf(uint64_t hash) {
-    const uint64_t byte = (hash >> 25) & 0xff;
-    return byte <= kTombstone ? byte + 2 : byte;
-  }
-  // The top bit of each slot whose mark is `mark`; now and then also that of the slot behind one.
-  static uint64_t Matches(uint64_t marks, uint64_t mark) {
-    const uint64_t difference = marks ^ (mark * kEachByte);
-    return (difference - kEachByte) & ~difference & kEachSlot;
-  }
-  static uint64_t WithMark(uint64_t marks, size_t slot, uint64_t mark) {
-    return (marks & ~(uint64_t{0xff} << (8 * slot))) | mark << (8 * slot);
-  }
-  static size_t FirstSlot(uint64_t matches) {
-    return static_cast<size_t>(std::countr_zero(matches)) / 8;
-  }
+  // Bits of the hash: from 2 the line, from the top the segment; the kinds of lines use others.
+  static size_t LineIndex(uint64_t hash) { return static_cast<size_t>(hash >> 2); }
   static size_t DirectoryIndex(uint64_t hash, uint64_t depth) {
     return static_cast<size_t>((hash >> 1) >> (63 - depth));
   }
   static uint64_t WordOf(const Segment* segment) {
-    return reinterpret_cast<uintptr_t>(segment) | segment->lines_log2;
+    return reinterpret_cast<uintptr_t>(segment) | (segment->line_count() - 1) << kAddressBits;
   }
-  static Segment* SegmentOf(uint64_t word) { return reinterpret_cast<Segment*>(word & ~kSizeMask); }
+  static Segment* SegmentOf(uint64_t word) {
+    return reinterpret_cast<Segment*>(word & kAddressMask);
+  }
 
   Array ArrayFor(uint64_t hash) const {
     const uint64_t directory = directory_.load(std::memory_order_acquire);
-    const auto* words = reinterpret_cast<const std::atomic<uint64_t>*>(directory & ~kSizeMask);
+    const auto* words = reinterpret_cast<const std::atomic<uint64_t>*>(directory & ~kDepthMask);
     const uint64_t word =
-        words[DirectoryIndex(hash, directory & kSizeMask)].load(std::memory_order_acquire);
-    return {reinterpret_cast<const Line*>((word & ~kSizeMask) + sizeof(Segment)),
-            (size_t{1} << (word & kSizeMask)) - 1};
+        words[DirectoryIndex(hash, directory & kDepthMask)].load(std::memory_order_acquire);
+    return {SegmentOf(word)->lines(), static_cast<size_t>(word >> kAddressBits)};
   }
-  static void PrefetchLine(Array array, uint64_t hash) {
-    __builtin_prefetch(&array.lines[LineIndex(hash) & array.mask]);
-  }
-  static uint64_t Candidate(Array array, uint64_t hash);
   // The entry is what the search saw in the slot: the slot may hold something else by now.
-  static Found FindSlot(Array array, uint64_t hash, const Key& key) {
+  static Found FindIn(Array array, uint64_t hash, const Key& key) {
     bool goes_on;
     const Line& line = array.lines[LineIndex(hash) & array.mask];
-    const Found found = FindInLine(line, hash, key, &goes_on);
+    const LineMatch match = line.Find(hash, key, &goes_on);
     if (goes_on) [[unlikely]]
       return FindBeyond(array, hash, key);
-    return found;
+    return {&line, match};
   }
-  [[gnu::always_inline]] static Found FindInLine(const Line& line, uint64_t hash, const Key& key,
-                                                 bool* goes_on);
   // In the lines behind the first: few keys are there.
   static Found FindBeyond(Array array, uint64_t hash, const Key& key);
 
   // The writer's view of the directory, and its changes.
   std::atomic<uint64_t>* Words() const {
     return reinterpret_cast<std::atomic<uint64_t>*>(directory_.load(std::memory_order_relaxed) &
-                                                    ~kSizeMask);
+                                                    ~kDepthMask);
   }
-  uint64_t Depth() const { return directory_.load(std::memory_order_relaxed) & kSizeMask; }
+  uint64_t Depth() const { return directory_.load(std::memory_order_relaxed) & kDepthMask; }
   Segment* SegmentFor(uint64_t hash) const {
     return SegmentOf(Words()[DirectoryIndex(hash, Depth())].load(std::memory_order_relaxed));
   }
@@ -203,7 +175,7 @@ class LockFreeTable {
   void Retire(Segment* segment);
   void Discard(Segment* segment);
   void Link(Segment* segment, size_t prefix);
-  static bool Insert(Segment* segment, uint64_t hash, uint64_t entry);
+  bool Insert(Segment* segment, uint64_t hash, uint64_t entry) const;
   // Each entry goes to one of the two, as the bit of its hash below the depth of `from` says.
   bool Copy(Segment* from, Segment* zero, Segment* one) const;
   bool Resize(Segment* segment, uint64_t hash, uint32_t lines_log2);
@@ -212,7 +184,7 @@ class LockFreeTable {
   bool MakeRoom(Segment* segment, uint64_t hash);
 
   // Address of the words, one per value of the top Depth() bits of a hash, and that depth in the
-  // low bits. A word is the address of a segment, with the logarithm of its lines in the low bits.
+  // low bits. A word is the address of a segment, with one less than it has lines above.
   std::atomic<uint64_t> directory_;
   const uint64_t seed_;
   Quiescence* const quiescence_;
@@ -220,88 +192,39 @@ class LockFreeTable {
   size_t bytes_ = 0;
 };
 
-template <typename Traits>
-LockFreeTable<Traits>::LockFreeTable(Quiescence* quiescence, uint64_t seed)
+template <typename Traits, template <typename> typename LineKind>
+LockFreeTable<Traits, LineKind>::LockFreeTable(Quiescence* quiescence, uint64_t seed)
     : seed_(seed), quiescence_(quiescence) {
   std::atomic<uint64_t>* words = NewDirectory(0);
   words[0].store(WordOf(NewSegment(0, kMinLinesLog2)), std::memory_order_relaxed);
   directory_.store(reinterpret_cast<uintptr_t>(words), std::memory_order_release);
 }
 
-template <typename Traits>
-LockFreeTable<Traits>::~LockFreeTable() {
+template <typename Traits, template <typename> typename LineKind>
+LockFreeTable<Traits, LineKind>::~LockFreeTable() {
   ForEachSegment([this](Segment* segment) { FreeSegment(segment, &quiescence_->memory()); });
   FreeDirectory(Words(), nullptr);
 }
 
-template <typename Traits>
-inline auto LockFreeTable<Traits>::FindInLine(const Line& line, uint64_t hash, const Key& key,
-                                              bool* goes_on) -> Found {
-  const uint64_t marks = line.marks.load(std::memory_order_acquire);
-  *goes_on = false;
-  for (uint64_t matches = Matches(marks, MarkOf(hash)); matches != 0; matches &= matches - 1) {
-    const std::atomic<uint64_t>& slot = line.slots[FirstSlot(matches)];
-    const uint64_t word = slot.load(std::memory_order_acquire);
-    if ((word & ~kEntryMask) != TagOf(hash) || (word & kEntryMask) == 0) continue;
-    if (Traits::Equal(word & kEntryMask, key)) return {&slot, word & kEntryMask};
-  }
-  *goes_on = Matches(marks, kEmpty) == 0;
-  return {nullptr, 0};
-}
-
-template <typename Traits>
-auto LockFreeTable<Traits>::FindBeyond(Array array, uint64_t hash, const Key& key) -> Found {
-  Found found{nullptr, 0};
+template <typename Traits, template <typename> typename LineKind>
+auto LockFreeTable<Traits, LineKind>::FindBeyond(Array array, uint64_t hash, const Key& key)
+    -> Found {
+  Found found{nullptr, {0, 0}};
   bool goes_on = true;
   for (size_t probe = 1; probe < kMaxProbe && goes_on; ++probe) {
-    const Line& line = array.lines[(LineIndex(hash) + probe) & array.mask];
-    found = FindInLine(line, hash, key, &goes_on);
+    found.line = &array.lines[(LineIndex(hash) + probe) & array.mask];
+    found.match = found.line->Find(hash, key, &goes_on);
   }
   return found;
 }
 
-// The entry of the first line that is most likely the key's, or 0.
-template <typename Traits>
-uint64_t LockFreeTable<Traits>::Candidate(Array array, uint64_t hash) {
-  const Line& line = array.lines[LineIndex(hash) & array.mask];
-  const uint64_t matches = Matches(line.marks.load(std::memory_order_acquire), MarkOf(hash));
-  if (matches == 0) return 0;
-  const uint64_t word = line.slots[FirstSlot(matches)].load(std::memory_order_acquire);
-  return (word & ~kEntryMask) == TagOf(hash) ? word & kEntryMask : 0;
-}
-
-template <typename Traits>
-void LockFreeTable<Traits>::FindBatch(std::span<const Key* const> keys, uint64_t* out) const {
-  constexpr size_t kGroup = 32;  // about what a core can have under way
-  std::array<uint64_t, kGroup> hashes;
-  std::array<Array, kGroup> arrays;
-  for (size_t base = 0; base < keys.size(); base += kGroup) {
-    const size_t count = std::min(kGroup, keys.size() - base);
-    for (size_t i = 0; i < count; ++i) {
-      hashes[i] = Traits::Hash(*keys[base + i], seed_);
-      arrays[i] = ArrayFor(hashes[i]);
-      PrefetchLine(arrays[i], hashes[i]);
-    }
-    for (size_t i = 0; i < count; ++i) {
-      out[base + i] = Candidate(arrays[i], hashes[i]);
-      if (out[base + i] != 0) __builtin_prefetch(Traits::LineOf(out[base + i]));
-    }
-    for (size_t i = 0; i < count; ++i) {
-      const uint64_t candidate = out[base + i];
-      if (candidate != 0 && Traits::Equal(candidate, *keys[base + i])) continue;
-      out[base + i] = FindSlot(arrays[i], hashes[i], *keys[base + i]).entry;
-    }
-  }
-}
-
-template <typename Traits>
-bool LockFreeTable<Traits>::Put(const Key& key, uint64_t entry, uint64_t* previous) {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::Put(const Key& key, uint64_t entry, uint64_t* previous) {
   const uint64_t hash = Traits::Hash(key, seed_);
-  const Found found = FindSlot(ArrayFor(hash), hash, key);
-  *previous = found.entry;
-  if (found.slot != nullptr) {
-    const_cast<std::atomic<uint64_t>*>(found.slot)
-        ->store(TagOf(hash) | entry, std::memory_order_release);
+  const Found found = FindIn(ArrayFor(hash), hash, key);
+  *previous = found.match.entry;
+  if (found.match.entry != 0) {
+    const_cast<Line*>(found.line)->Replace(found.match.slot, hash, entry);
     return true;
   }
   for (;;) {
@@ -313,23 +236,14 @@ bool LockFreeTable<Traits>::Put(const Key& key, uint64_t entry, uint64_t* previo
   return true;
 }
 
-template <typename Traits>
-uint64_t LockFreeTable<Traits>::Erase(const Key& key) {
+template <typename Traits, template <typename> typename LineKind>
+uint64_t LockFreeTable<Traits, LineKind>::Erase(const Key& key) {
   const uint64_t hash = Traits::Hash(key, seed_);
-  const Found found = FindSlot(ArrayFor(hash), hash, key);
-  if (found.slot == nullptr) return 0;
+  const Found found = FindIn(ArrayFor(hash), hash, key);
+  if (found.match.entry == 0) return 0;
   Segment* segment = SegmentFor(hash);
-  const auto* const first = reinterpret_cast<const std::atomic<uint64_t>*>(segment->lines());
-  const auto word = static_cast<size_t>(found.slot - first);  // the first of each line is its marks
-  Line& line = segment->lines()[word / (kSlotsPerLine + 1)];
-  const size_t index = word % (kSlotsPerLine + 1) - 1;
-  const uint64_t marks = line.marks.load(std::memory_order_relaxed);
-  // A line that has an empty slot was never full, so no search goes on beyond it.
-  const bool never_full = Matches(marks, kEmpty) != 0;
-  line.marks.store(WithMark(marks, index, never_full ? kEmpty : kTombstone),
-                   std::memory_order_release);
-  line.slots[index].store(0, std::memory_order_release);
-  segment->tombstones += !never_full;
+  segment->tombstones += const_cast<Line*>(found.line)->Erase(found.match.slot);
+  segment->last_erase = quiescence_->NextEpoch();
   --segment->entries;
   --size_;
   // Tombstones make searches for absent keys longer; one rebuild pays for an eighth of the slots.
@@ -338,19 +252,19 @@ uint64_t LockFreeTable<Traits>::Erase(const Key& key) {
   } else if (segment->tombstones > segment->slot_count() / 8) {
     Resize(segment, hash, segment->lines_log2);
   }
-  return found.entry;
+  return found.match.entry;
 }
 
-template <typename Traits>
-size_t LockFreeTable<Traits>::capacity() const {
+template <typename Traits, template <typename> typename LineKind>
+size_t LockFreeTable<Traits, LineKind>::capacity() const {
   size_t slots = 0;
   ForEachSegment([&slots](Segment* segment) { slots += segment->slot_count(); });
   return slots;
 }
 
-template <typename Traits>
+template <typename Traits, template <typename> typename LineKind>
 template <typename F>
-void LockFreeTable<Traits>::ForEachSegment(F&& f) const {
+void LockFreeTable<Traits, LineKind>::ForEachSegment(F&& f) const {
   const std::atomic<uint64_t>* words = Words();
   const uint64_t depth = Depth();
   for (size_t i = 0; i < size_t{1} << depth;) {
@@ -360,8 +274,8 @@ void LockFreeTable<Traits>::ForEachSegment(F&& f) const {
   }
 }
 
-template <typename Traits>
-std::atomic<uint64_t>* LockFreeTable<Traits>::NewDirectory(uint64_t depth) {
+template <typename Traits, template <typename> typename LineKind>
+std::atomic<uint64_t>* LockFreeTable<Traits, LineKind>::NewDirectory(uint64_t depth) {
   const size_t count = size_t{1} << depth;
   void* memory = ::operator new (count * sizeof(std::atomic<uint64_t>), std::align_val_t{64});
   bytes_ += count * sizeof(std::atomic<uint64_t>);
@@ -370,9 +284,9 @@ std::atomic<uint64_t>* LockFreeTable<Traits>::NewDirectory(uint64_t depth) {
   return words;
 }
 
-template <typename Traits>
-typename LockFreeTable<Traits>::Segment* LockFreeTable<Traits>::NewSegment(uint32_t depth,
-                                                                           uint32_t lines_log2) {
+template <typename Traits, template <typename> typename LineKind>
+typename LockFreeTable<Traits, LineKind>::Segment* LockFreeTable<Traits, LineKind>::NewSegment(
+    uint32_t depth, uint32_t lines_log2) {
   Segment notes;
   notes.depth = depth;
   notes.lines_log2 = lines_log2;
@@ -382,38 +296,35 @@ typename LockFreeTable<Traits>::Segment* LockFreeTable<Traits>::NewSegment(uint3
   return segment;
 }
 
-template <typename Traits>
-void LockFreeTable<Traits>::Retire(Segment* segment) {
+template <typename Traits, template <typename> typename LineKind>
+void LockFreeTable<Traits, LineKind>::Retire(Segment* segment) {
   bytes_ -= segment->bytes();
   quiescence_->Retire(segment, FreeSegment, &quiescence_->memory());
 }
 
-template <typename Traits>
-void LockFreeTable<Traits>::Discard(Segment* segment) {
+template <typename Traits, template <typename> typename LineKind>
+void LockFreeTable<Traits, LineKind>::Discard(Segment* segment) {
   bytes_ -= segment->bytes();
   FreeSegment(segment, &quiescence_->memory());
 }
 
 // `prefix`: the top `segment->depth` bits of the hashes in it.
-template <typename Traits>
-void LockFreeTable<Traits>::Link(Segment* segment, size_t prefix) {
+template <typename Traits, template <typename> typename LineKind>
+void LockFreeTable<Traits, LineKind>::Link(Segment* segment, size_t prefix) {
   const size_t count = size_t{1} << (Depth() - segment->depth);
   for (size_t i = 0; i < count; ++i) {
     Words()[prefix * count + i].store(WordOf(segment), std::memory_order_release);
   }
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::Insert(Segment* segment, uint64_t hash, uint64_t entry) {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::Insert(Segment* segment, uint64_t hash,
+                                             uint64_t entry) const {
+  const auto may_reuse = [this, segment] { return quiescence_->Passed(segment->last_erase); };
   for (size_t probe = 0; probe < kMaxProbe; ++probe) {
     Line& line = segment->lines()[(LineIndex(hash) + probe) & (segment->line_count() - 1)];
-    const uint64_t marks = line.marks.load(std::memory_order_relaxed);
-    uint64_t free = Matches(marks, kEmpty);
-    const bool tombstone = free == 0;
-    if (tombstone) free = Matches(marks, kTombstone);
-    if (free == 0) continue;
-    line.slots[FirstSlot(free)].store(TagOf(hash) | entry, std::memory_order_release);
-    line.marks.store(WithMark(marks, FirstSlot(free), MarkOf(hash)), std::memory_order_release);
+    bool tombstone;
+    if (!line.Insert(hash, entry, may_reuse, &tombstone)) continue;
     segment->tombstones -= tombstone;
     ++segment->entries;
     return true;
@@ -421,29 +332,20 @@ bool LockFreeTable<Traits>::Insert(Segment* segment, uint64_t hash, uint64_t ent
   return false;
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::Copy(Segment* from, Segment* zero, Segment* one) const {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::Copy(Segment* from, Segment* zero, Segment* one) const {
   for (size_t i = 0; i < from->line_count(); ++i) {
-    // Objects lie anywhere in memory: fetch those of a line four lines ahead.
-    const Line& ahead = from->lines()[std::min(i + 4, from->line_count() - 1)];
-    for (const auto& slot : ahead.slots) {
-      const uint64_t word = slot.load(std::memory_order_relaxed);
-      if (word != 0) __builtin_prefetch(Traits::LineOf(word & kEntryMask));
-    }
-    for (const auto& slot : from->lines()[i].slots) {
-      const uint64_t word = slot.load(std::memory_order_relaxed);
-      if (word == 0) continue;
-      const uint64_t entry = word & kEntryMask;
-      const uint64_t hash = Traits::Hash(Traits::KeyOf(entry), seed_);
-      Segment* to = ((hash >> (63 - from->depth)) & 1) == 0 ? zero : one;
-      if (!Insert(to, hash, entry)) return false;
-    }
+    from->lines()[std::min(i + 4, from->line_count() - 1)].PrefetchObjects();
+    const auto put = [this, from, zero, one](uint64_t hash, uint64_t entry) {
+      return Insert(((hash >> (63 - from->depth)) & 1) == 0 ? zero : one, hash, entry);
+    };
+    if (!from->lines()[i].ForEach(seed_, put)) return false;
   }
   return true;
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::Resize(Segment* segment, uint64_t hash, uint32_t lines_log2) {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::Resize(Segment* segment, uint64_t hash, uint32_t lines_log2) {
   Segment* next = NewSegment(segment->depth, lines_log2);
   if (!Copy(segment, next, next)) {
     Discard(next);
@@ -454,8 +356,8 @@ bool LockFreeTable<Traits>::Resize(Segment* segment, uint64_t hash, uint32_t lin
   return true;
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::Split(Segment* segment, uint64_t hash) {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::Split(Segment* segment, uint64_t hash) {
   if (segment->depth == Depth() && !DoubleDirectory()) return false;
   Segment* zero = NewSegment(segment->depth + 1, kMaxLinesLog2);
   Segment* one = NewSegment(segment->depth + 1, kMaxLinesLog2);
@@ -471,8 +373,8 @@ bool LockFreeTable<Traits>::Split(Segment* segment, uint64_t hash) {
   return true;
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::DoubleDirectory() {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::DoubleDirectory() {
   const uint64_t depth = Depth();
   if (depth == kMaxDepth) return false;
   std::atomic<uint64_t>* old = Words();
@@ -486,8 +388,8 @@ bool LockFreeTable<Traits>::DoubleDirectory() {
   return true;
 }
 
-template <typename Traits>
-bool LockFreeTable<Traits>::MakeRoom(Segment* segment, uint64_t hash) {
+template <typename Traits, template <typename> typename LineKind>
+bool LockFreeTable<Traits, LineKind>::MakeRoom(Segment* segment, uint64_t hash) {
   const bool shed = segment->tombstones * 4 > segment->entries;
   for (uint32_t lines = segment->lines_log2 + !shed; lines <= kMaxLinesLog2; ++lines) {
     if (Resize(segment, hash, lines)) return true;

@@ -1,6 +1,7 @@
 #include "core/peer_table.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstdlib>
 #include <cstring>
 #include <random>
@@ -13,6 +14,7 @@ namespace {
 
 using internal::AddressTraits;
 using internal::KeyTraits;
+using internal::V4Traits;
 
 uint64_t Fold(uint64_t a, uint64_t b) {
   const auto product = static_cast<unsigned __int128>(a) * b;
@@ -45,6 +47,7 @@ uint64_t KeyTraits::Hash(const PublicKey& key, uint64_t seed) {
 PeerTable::PeerTable(const PeerTableOptions& options, Quiescence* quiescence)
     : capacity_(std::clamp<uint32_t>(options.max_peers, 1, kNoIndex)),
       id_chunks_(new std::atomic<IdChunk*>[(capacity_ - 1) / kIdsPerChunk + 1]()),
+      by_v4_(quiescence, options.seed != 0 ? options.seed : SystemSeed()),
       by_address_(quiescence, options.seed != 0 ? options.seed : SystemSeed()),
       by_key_(quiescence, options.seed != 0 ? options.seed : SystemSeed()),
       quiescence_(quiescence) {}
@@ -58,12 +61,58 @@ PeerTable::~PeerTable() {
   }
 }
 
-void PeerTable::FindByAddress(std::span<const Endpoint* const> from, Peer** out) const {
-  std::array<uint64_t, 64> entries;
-  for (size_t base = 0; base < from.size(); base += entries.size()) {
-    const auto group = from.subspan(base, std::min(entries.size(), from.size() - base));
-    by_address_.FindBatch(group, entries.data());
-    for (size_t i = 0; i < group.size(); ++i) out[base + i] = AddressTraits::PeerOf(entries[i]);
+void PeerTable::OwnersOf(std::span<const Endpoint* const> from, PeerId* out) const {
+  while (from.size() > kGroup) {
+    OwnersOfGroup(from.first(kGroup), out);
+    from = from.subspan(kGroup);
+    out += kGroup;
+  }
+  OwnersOfGroup(from, out);
+}
+
+// No step waits for memory before the same step of the others has been taken.
+void PeerTable::OwnersOfGroup(std::span<const Endpoint* const> from, PeerId* out) const {
+  std::array<TableSearch, kGroup> searches;
+  std::array<uint64_t, kGroup> entries;
+  uint32_t v4 = 0;    // bit i: from[i] is in that table
+  uint32_t more = 0;  // bit i: its first look was not all
+  for (size_t i = 0; i < from.size(); ++i) {
+    if (V4Traits::Fits(*from[i])) {
+      v4 |= uint32_t{1} << i;
+      searches[i] = by_v4_.Begin(*from[i]);
+    } else {
+      searches[i] = by_address_.Begin(*from[i]);
+    }
+  }
+  for (size_t i = 0; i < from.size(); ++i) {
+    const LineGlance glance =
+        ((v4 >> i) & 1) != 0 ? by_v4_.Glance(searches[i]) : by_address_.Glance(searches[i]);
+    if (glance.is_all) {
+      out[i] = static_cast<PeerId>(glance.entry);  // 0 is kNone
+    } else {
+      entries[i] = glance.entry;
+      more |= uint32_t{1} << i;
+    }
+  }
+  for (; more != 0; more &= more - 1) {
+    const auto i = static_cast<size_t>(std::countr_zero(more));
+    if (((v4 >> i) & 1) != 0) {
+      out[i] = static_cast<PeerId>(by_v4_.Finish(searches[i], *from[i], entries[i]));
+    } else {
+      out[i] = AddressTraits::OwnerOf(by_address_.Finish(searches[i], *from[i], entries[i]));
+    }
+  }
+}
+
+void PeerTable::PrefetchPeers(std::span<const PeerId> ids) const {
+  for (const PeerId id : ids) {
+    if (const auto* word = WordOf(id)) __builtin_prefetch(word);
+  }
+  for (const PeerId id : ids) {
+    const auto* word = WordOf(id);
+    if (word == nullptr) continue;
+    const uint64_t peer = word->load(std::memory_order_acquire);
+    if ((peer & kFreeBit) == 0) __builtin_prefetch(reinterpret_cast<const Peer*>(peer)->hot_line());
   }
 }
 
@@ -98,7 +147,7 @@ absl::StatusOr<PeerId> PeerTable::Create(const PublicKey& key,
     return absl::ResourceExhaustedError("the table of keys has no room for this key");
   }
   IdWord(IndexOf(id)).store(reinterpret_cast<uintptr_t>(peer), std::memory_order_release);
-  Own(peer, old);
+  Own(peer);
   if (old != nullptr) {
     LetGo(old, peer);
     Retire(old);
@@ -144,8 +193,8 @@ void PeerTable::ResetPaths(Instant now) {
 
 size_t PeerTable::MemoryUsed() const {
   const size_t chunks = (used_ids_ + kIdsPerChunk - 1) / kIdsPerChunk;
-  return peer_bytes_ + by_address_.MemoryUsed() + by_key_.MemoryUsed() + chunks * sizeof(IdChunk) +
-         ((capacity_ - 1) / kIdsPerChunk + 1) * sizeof(void*);
+  return peer_bytes_ + by_v4_.MemoryUsed() + by_address_.MemoryUsed() + by_key_.MemoryUsed() +
+         chunks * sizeof(IdChunk) + ((capacity_ - 1) / kIdsPerChunk + 1) * sizeof(void*);
 }
 
 std::atomic<uint64_t>& PeerTable::IdWord(uint32_t index) const {
@@ -206,20 +255,28 @@ void PeerTable::Retire(Peer* peer) {
   quiescence_->Retire(peer, FreePeer, &quiescence_->memory());
 }
 
-// Makes `peer` the owner of its addresses. Whoever had one and is not its predecessor is
-// remembered.
-void PeerTable::Own(Peer* peer, const Peer* predecessor) {
+// Makes `peer` the owner of its addresses. Who had one, other than its predecessor, is remembered.
+void PeerTable::Own(const Peer* peer) {
   const auto list = peer->addresses().endpoints();
   for (size_t i = 0; i < list.size(); ++i) {
     if (IsRelay(list[i])) continue;
     ForgetEarlierOwner(list[i], peer->id());
-    uint64_t previous = 0;
-    // If no room could be made, the address is like one that is unknown: packets from it still
-    // reach the embedder (RECV-4).
-    by_address_.Put(list[i], AddressTraits::Entry(peer, i), &previous);
-    const Peer* owner = AddressTraits::PeerOf(previous);
-    if (owner != nullptr && owner != predecessor) earlier_owners_[list[i]].push_back(owner->id());
+    const PeerId owner = PutAddress(peer, i);
+    if (owner != PeerId::kNone && owner != peer->id()) earlier_owners_[list[i]].push_back(owner);
   }
+}
+
+// Makes `peer` what its address `index` leads to; returns who it was before. If no room could be
+// made, the address is like one that is unknown: packets from it still reach the embedder (RECV-4).
+PeerId PeerTable::PutAddress(const Peer* peer, size_t index) {
+  const Endpoint& address = peer->addresses().endpoint(index);
+  uint64_t previous = 0;
+  if (V4Traits::Fits(address)) {
+    by_v4_.Put(address, static_cast<uint64_t>(peer->id()), &previous);
+    return static_cast<PeerId>(previous);
+  }
+  by_address_.Put(address, AddressTraits::Entry(peer, index), &previous);
+  return AddressTraits::OwnerOf(previous);
 }
 
 // Ends the ownership of what `peer` lists and `successor`, if there is one, does not.
@@ -227,7 +284,7 @@ void PeerTable::LetGo(const Peer* peer, const Peer* successor) {
   for (const Endpoint& address : peer->addresses().endpoints()) {
     if (IsRelay(address)) continue;
     if (successor != nullptr && successor->addresses().IndexOf(address) >= 0) continue;
-    if (FindByAddress(address) == peer) {
+    if (OwnerOf(address) == peer->id()) {
       HandBack(address);
     } else {
       ForgetEarlierOwner(address, peer->id());
@@ -239,16 +296,17 @@ void PeerTable::LetGo(const Peer* peer, const Peer* successor) {
 void PeerTable::HandBack(const Endpoint& address) {
   const auto earlier = earlier_owners_.find(address);
   if (earlier == earlier_owners_.end()) {
-    by_address_.Erase(address);
+    if (V4Traits::Fits(address)) {
+      by_v4_.Erase(address);
+    } else {
+      by_address_.Erase(address);
+    }
     return;
   }
-  Peer* peer = FindById(earlier->second.back());
+  const Peer* peer = FindById(earlier->second.back());
   earlier->second.pop_back();
   if (earlier->second.empty()) earlier_owners_.erase(earlier);
-  uint64_t previous = 0;
-  by_address_.Put(
-      address, AddressTraits::Entry(peer, static_cast<size_t>(peer->addresses().IndexOf(address))),
-      &previous);
+  PutAddress(peer, static_cast<size_t>(peer->addresses().IndexOf(address)));
 }
 
 void PeerTable::ForgetEarlierOwner(const Endpoint& address, PeerId id) {

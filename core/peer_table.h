@@ -1,15 +1,18 @@
 // All peers, found by ip:port, by key and by id. Any number of readers without locks, one writer.
 //
-// The by-address and by-key tables hold pointers to the peers themselves, so a lookup costs one
-// line of the table and the peer's first line, which the caller reads anyway.
+// The table of IPv4 addresses has the addresses and the ids of their owners in itself: what a
+// received packet needs to know costs one cache line, and the peer is not looked at. The tables of
+// IPv6 addresses and of keys hold pointers to the peers, so a lookup costs a line of each.
 #ifndef RINGSOCK_CORE_PEER_TABLE_H_
 #define RINGSOCK_CORE_PEER_TABLE_H_
 
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -25,20 +28,51 @@
 #include "core/peer.h"
 #include "core/peer_id.h"
 #include "core/quiescence.h"
+#include "core/table_line.h"
 
 namespace ringsock {
 
 namespace internal {
 
-// An entry of the by-address table: a peer, and in the low bits which of its addresses it is.
+// An entry of the table of IPv4 addresses: the id of a peer.
+struct V4Traits {
+  using Key = Endpoint;
+  static constexpr size_t kMostSixteenths = 13;
+
+  // Whether the table can have it: 48 bits are all that it is.
+  static bool Fits(const Endpoint& key) {
+    constexpr auto kMapped = std::bit_cast<uint32_t>(std::array<uint8_t, 4>{0, 0, 0xff, 0xff});
+    return (key.Word(0) | (Part(key, 8) ^ kMapped) | key.ip.zone | key.reserved) == 0;
+  }
+  // Different for different addresses, as every step can be undone. The lowest two bits are 0.
+  static uint64_t Hash(const Endpoint& key, uint64_t seed) {
+    constexpr uint64_t kUsed = ~uint64_t{3};
+    uint64_t bits = (uint64_t{Part(key, 12)} << 18) | (uint64_t{key.port} << 2);
+    bits = (bits ^ (seed & kUsed)) * 0x9e3779b97f4a7c15u;
+    bits = (bits ^ ((bits >> 29) & kUsed)) * 0xa0761d6478bd642fu;
+    return bits ^ ((bits >> 32) & kUsed);
+  }
+
+ private:
+  static uint32_t Part(const Endpoint& key, size_t offset) {
+    uint32_t part;
+    std::memcpy(&part, key.ip.bytes.data() + offset, sizeof(part));
+    return part;
+  }
+};
+
+// An entry of the table of all other addresses: a peer, and in the low bits which of its addresses
+// it is.
 struct AddressTraits {
   using Key = Endpoint;
+  static constexpr size_t kMostSixteenths = 12;
   static constexpr uint64_t kIndexMask = kMaxEndpoints - 1;
 
   static uint64_t Entry(const Peer* peer, size_t index) {
     return reinterpret_cast<uintptr_t>(peer) | index;
   }
   static Peer* PeerOf(uint64_t entry) { return reinterpret_cast<Peer*>(entry & ~kIndexMask); }
+  static PeerId OwnerOf(uint64_t entry) { return entry == 0 ? PeerId::kNone : PeerOf(entry)->id(); }
   static uint64_t Hash(const Endpoint& key, uint64_t seed) { return HashEndpoint(key, seed); }
   static const Endpoint& KeyOf(uint64_t entry) {
     return PeerOf(entry)->addresses().endpoint(entry & kIndexMask);
@@ -51,6 +85,7 @@ struct AddressTraits {
 // An entry of the by-key table: a peer.
 struct KeyTraits {
   using Key = PublicKey;
+  static constexpr size_t kMostSixteenths = 14;
   static uint64_t Entry(const Peer* peer) { return reinterpret_cast<uintptr_t>(peer); }
   static Peer* PeerOf(uint64_t entry) { return reinterpret_cast<Peer*>(entry); }
   static uint64_t Hash(const PublicKey& key, uint64_t seed);
@@ -79,17 +114,17 @@ class PeerTable {
 
   // --- Any online reader. Pointers are good until the reader's next quiescent point. ---
 
-  // The peer that owns the source address `from`, or null (spec: RECV-2).
-  Peer* FindByAddress(const Endpoint& from) const {
-    const uint64_t entry = by_address_.Find(from);
-    return entry == 0 ? nullptr : internal::AddressTraits::PeerOf(entry);
+  // The peer that owns the source address `from`, or kNone (spec: RECV-2).
+  PeerId OwnerOf(const Endpoint& from) const {
+    if (internal::V4Traits::Fits(from)) return static_cast<PeerId>(by_v4_.Find(from));  // 0: kNone
+    return internal::AddressTraits::OwnerOf(by_address_.Find(from));
   }
   // The same for a batch, with the waits for memory overlapped: out[i] for *from[i].
-  void FindByAddress(std::span<const Endpoint* const> from, Peer** out) const;
-  // For callers with a loop of their own: first for all addresses PrefetchAddress, then for all
-  // PrefetchPeerAt, then for all FindByAddress.
-  void PrefetchAddress(const Endpoint& from) const { by_address_.Prefetch(from); }
-  void PrefetchPeerAt(const Endpoint& from) const { by_address_.PrefetchEntry(from); }
+  void OwnersOf(std::span<const Endpoint* const> from, PeerId* out) const;
+  // Starts to fetch what FindById() and the use of these peers will read first.
+  void PrefetchPeers(std::span<const PeerId> ids) const;
+  // Itself, or null.
+  Peer* FindByAddress(const Endpoint& from) const { return FindById(OwnerOf(from)); }
 
   Peer* FindByKey(const PublicKey& key) const {
     return internal::KeyTraits::PeerOf(by_key_.Find(key));
@@ -97,11 +132,9 @@ class PeerTable {
 
   // Null for an id whose peer is gone, whoever has its place now.
   Peer* FindById(PeerId id) const {
-    const uint32_t index = IndexOf(id);
-    if (index >= capacity_) return nullptr;
-    const IdChunk* chunk = id_chunks_[index / kIdsPerChunk].load(std::memory_order_acquire);
-    if (chunk == nullptr) return nullptr;
-    const uint64_t word = chunk->words[index % kIdsPerChunk].load(std::memory_order_acquire);
+    const std::atomic<uint64_t>* at = WordOf(id);
+    if (at == nullptr) return nullptr;
+    const uint64_t word = at->load(std::memory_order_acquire);
     if ((word & kFreeBit) != 0) return nullptr;
     Peer* peer = reinterpret_cast<Peer*>(word);
     return peer->id() == id ? peer : nullptr;
@@ -147,6 +180,8 @@ class PeerTable {
   size_t MemoryUsed() const;
 
  private:
+  // Addresses looked up together: about as many lines as a core can have under way.
+  static constexpr size_t kGroup = 32;
   static constexpr uint32_t kIdsPerChunk = 4096;
   static constexpr uint64_t kFreeBit = 1;
   static constexpr uint32_t kNoIndex = 0x7fffffff;
@@ -167,20 +202,30 @@ class PeerTable {
   }
   static void FreePeer(void* object, void* memory);
 
+  // Null for an id that never was.
+  const std::atomic<uint64_t>* WordOf(PeerId id) const {
+    const uint32_t index = IndexOf(id);
+    if (index >= capacity_) return nullptr;
+    const IdChunk* chunk = id_chunks_[index / kIdsPerChunk].load(std::memory_order_acquire);
+    return chunk == nullptr ? nullptr : &chunk->words[index % kIdsPerChunk];
+  }
+  void OwnersOfGroup(std::span<const Endpoint* const> from, PeerId* out) const;
   std::atomic<uint64_t>& IdWord(uint32_t index) const;
   Peer* PeerAt(uint32_t index) const;
   PeerId TakeId();
   void ReturnId(PeerId id);
   Peer* NewPeer(PeerId id, const PublicKey& key, std::span<const Endpoint> endpoints);
   void Retire(Peer* peer);
-  void Own(Peer* peer, const Peer* predecessor);
+  void Own(const Peer* peer);
+  PeerId PutAddress(const Peer* peer, size_t index);
   void LetGo(const Peer* peer, const Peer* successor);
   void HandBack(const Endpoint& address);
   void ForgetEarlierOwner(const Endpoint& address, PeerId id);
 
   const uint32_t capacity_;
   std::unique_ptr<std::atomic<IdChunk*>[]> id_chunks_;
-  LockFreeTable<internal::AddressTraits> by_address_;
+  LockFreeTable<internal::V4Traits, KeyedLine> by_v4_;
+  LockFreeTable<internal::AddressTraits> by_address_;  // all others
   LockFreeTable<internal::KeyTraits> by_key_;
   std::atomic<size_t> size_{0};
 

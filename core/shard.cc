@@ -236,11 +236,13 @@ void EngineShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
   BeginBatch();
   // A table that does not fit the cache costs a miss per train; started together they overlap.
   std::array<const Endpoint*, kLookups> from;
-  std::array<Peer*, kLookups> owners;
+  std::array<PeerId, kLookups> owners;
   while (!trains.empty()) {
     const size_t count = std::min(trains.size(), kLookups);
     for (size_t i = 0; i < count; ++i) from[i] = &trains[i].from;
-    env_.peers->FindByAddress({from.data(), count}, owners.data());
+    env_.peers->OwnersOf({from.data(), count}, owners.data());
+    // What ConfirmPath() and Send() will read, when the handler has seen the packets.
+    env_.peers->PrefetchPeers({owners.data(), count});
     for (size_t i = 0; i < count; ++i) ReceiveTrain(trains[i], owners[i]);
     trains = trains.subspan(count);
   }
@@ -249,28 +251,27 @@ void EngineShard::OnReceive(io::SocketId, std::span<const io::RxTrain> trains) {
 }
 
 // Spec: RECV-1, RECV-2, RECV-4. All packets of a train have one source, so one lookup is enough.
-void EngineShard::ReceiveTrain(const io::RxTrain& train, const Peer* owner) {
+void EngineShard::ReceiveTrain(const io::RxTrain& train, PeerId owner) {
   if (train.size == 0) {
     counters_.AddDrop(Drop::kRxEmpty, 1);
     return;
   }
   const PacketTrain all{train.data, train.size, std::min(train.segment_size, train.size)};
   const uint32_t count = PacketCount(all);
-  const PeerId peer = owner == nullptr ? PeerId::kNone : owner->id();
   const PathKind path = DirectPath(train.from);
   // STUN is taken out; what is before and behind it stays in order.
   uint32_t first = 0;
   while (first < count) {
     const uint32_t stun = FindStun(all.data, all.size, all.segment_size, first);
     if (stun == kNoPacket) break;
-    if (stun > first) AddView(peer, train.from, path, Slice(all, first, stun - first));
+    if (stun > first) AddView(owner, train.from, path, Slice(all, first, stun - first));
     TakeStun(train, Slice(all, stun, 1));
     first = stun + 1;
   }
   if (first == 0) {
-    AddView(peer, train.from, path, all);
+    AddView(owner, train.from, path, all);
   } else if (first < count) {
-    AddView(peer, train.from, path, Slice(all, first, count - first));
+    AddView(owner, train.from, path, Slice(all, first, count - first));
   }
 }
 
@@ -444,7 +445,7 @@ void EngineShard::OnSendFailure(io::SocketId, const io::SendFailure& failure) {
     env_.link->health[v6].Failed(failure.error);
   }
   // A roaming address is one that no list has, so no peer owns it (spec: SEND-5).
-  if (stopping_ || !reader_.online() || env_.peers->FindByAddress(train.to) == nullptr) return;
+  if (stopping_ || !reader_.online() || env_.peers->OwnerOf(train.to) == PeerId::kNone) return;
   if (!failure_log_.Allow(now_)) return;
   if (env_.link->failures.TryPush({train.to, failure.error})) wake_control_ = true;
 }

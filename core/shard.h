@@ -116,8 +116,8 @@ class EngineShard final : public Shard, private io::UdpHandler, private BatchSco
   void BeginBatch() override;
   void EndBatch() override;
 
-  // `owner`: the peer at its source address, or null.
-  void ReceiveTrain(const io::RxTrain& train, const Peer* owner);
+  // `owner`: the peer at its source address, or kNone.
+  void ReceiveTrain(const io::RxTrain& train, PeerId owner);
   void AddView(PeerId peer, const Endpoint& from, PathKind path, const PacketTrain& packets);
   void DeliverViews();
   void TakeStun(const io::RxTrain& train, const PacketTrain& packet);

@@ -3,11 +3,13 @@
 #include "core/peer_table.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <random>
 #include <set>
 #include <string>
 #include <thread>
+#include <utility>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -24,9 +26,11 @@ PublicKey Key(uint32_t number) {
   return key;
 }
 
+// Of both families in turn, which are in tables of their own.
 Endpoint Address(uint32_t number) {
   Endpoint endpoint;
   endpoint.ip = IpAddress::V4(0x0a000000u + number / 7);
+  if (number % 2 == 1) endpoint.ip.bytes[0] = 0x20;
   endpoint.port = static_cast<uint16_t>(1000 + number % 7);
   return endpoint;
 }
@@ -38,10 +42,7 @@ class PeerTableTest : public ::testing::Test {
     EXPECT_TRUE(id.ok()) << id.status();
     return *id;
   }
-  PeerId OwnerOf(const Endpoint& address) {
-    const Peer* peer = table_.FindByAddress(address);
-    return peer == nullptr ? PeerId::kNone : peer->id();
-  }
+  PeerId OwnerOf(const Endpoint& address) { return table_.OwnerOf(address); }
 
   Quiescence quiescence_;
   PeerTable table_{{.max_peers = 100, .seed = 1}, &quiescence_};
@@ -228,9 +229,33 @@ TEST_F(PeerTableTest, BatchesFindTheSame) {
     from[i] = Address(i);
     pointers.push_back(&from[i]);
   }
-  std::vector<Peer*> out(from.size());
-  table_.FindByAddress(pointers, out.data());
-  for (size_t i = 0; i < from.size(); ++i) EXPECT_EQ(out[i], table_.FindByAddress(from[i]));
+  std::vector<PeerId> out(from.size());
+  table_.OwnersOf(pointers, out.data());
+  for (size_t i = 0; i < from.size(); ++i) EXPECT_EQ(out[i], table_.OwnerOf(from[i]));
+}
+
+// The IPv4 addresses that are not 48 bits are others, and found too.
+TEST_F(PeerTableTest, AnIPv4AddressWithAZoneIsAnotherAddress) {
+  Endpoint zone = a_, reserved = a_;
+  zone.ip.zone = 3;
+  reserved.reserved = 1;
+  const PeerId first = Create(1, {a_}), second = Create(2, {zone, reserved});
+  EXPECT_EQ(OwnerOf(a_), first);
+  EXPECT_EQ(OwnerOf(zone), second);
+  EXPECT_EQ(OwnerOf(reserved), second);
+  table_.Remove(second);
+  EXPECT_EQ(OwnerOf(a_), first);
+  EXPECT_EQ(OwnerOf(zone), PeerId::kNone);
+}
+
+TEST_F(PeerTableTest, PrefetchingChangesNothing) {
+  const PeerId id = Create(1, {a_, c_}), gone = Create(2, {b_});
+  table_.Remove(gone);
+  table_.PrefetchPeers({});
+  table_.PrefetchPeers(
+      std::vector<PeerId>{id, gone, PeerId::kNone, static_cast<PeerId>(UINT64_MAX), PeerId{99}});
+  EXPECT_EQ(OwnerOf(a_), id);
+  EXPECT_EQ(OwnerOf(c_), id);
 }
 
 // A removed peer stays whole for a reader that has not passed, and nobody finds it any more.
@@ -262,19 +287,55 @@ TEST(PeerLayoutTest, WhatPacketsReadSharesACacheLine) {
 
 TEST(PeerTableMemoryTest, APeerWithTwoAddressesTakesLessThan320Bytes) {
   constexpr uint32_t kPeers = 20000;
-  Quiescence quiescence;
-  PeerTable table({.max_peers = 1u << 20, .seed = 1}, &quiescence);
-  for (uint32_t i = 0; i < kPeers; ++i) {
-    const std::vector<Endpoint> list = {Address(2 * i), Address(2 * i + 1)};
-    ASSERT_TRUE(table.Create(Key(i), list).ok());
+  // Both addresses IPv4, both IPv6, one of each: which have the rests of tables of their own.
+  for (const auto& [first, second] : {std::pair{0u, 2u}, {1u, 3u}, {0u, 1u}}) {
+    Quiescence quiescence;
+    PeerTable table({.max_peers = 1u << 20, .seed = 1}, &quiescence);
+    for (uint32_t i = 0; i < kPeers; ++i) {
+      const std::vector<Endpoint> list = {Address(4 * i + first), Address(4 * i + second)};
+      ASSERT_TRUE(table.Create(Key(i), list).ok());
+      quiescence.Reclaim();
+      if (i >= 4096) {
+        ASSERT_LT(table.MemoryUsed() / (i + 1), 320u) << i;
+      }
+    }
+    EXPECT_EQ(table.Update({}), kPeers);
     quiescence.Reclaim();
-    if (i >= 4096) {
-      ASSERT_LT(table.MemoryUsed() / (i + 1), 320u) << i;
+    EXPECT_LT(table.MemoryUsed(), 400000u);
+  }
+}
+
+// The hash of the table of IPv4 addresses: it tells all addresses apart, and spreads those that
+// follow one another over segments (the top bits) and lines (from bit 17 down).
+TEST(V4TraitsTest, AddressesInOrderAreSpreadAndToldApart) {
+  constexpr uint32_t kBuckets = 1024;
+  constexpr uint32_t kCount = 64 * kBuckets;
+  const auto address = [](uint32_t ip, uint32_t port) {
+    return Endpoint{IpAddress::V4(ip), static_cast<uint16_t>(port), 0};
+  };
+  for (const uint64_t seed : {uint64_t{0}, uint64_t{1}, uint64_t{0xfedcba9876543210}}) {
+    for (int kind = 0; kind < 3; ++kind) {
+      std::vector<uint64_t> hashes;
+      std::array<std::vector<double>, 2> count{std::vector<double>(kBuckets),
+                                               std::vector<double>(kBuckets)};
+      for (uint32_t i = 0; i < kCount; ++i) {
+        const Endpoint endpoint = kind == 0   ? address(0x0a000000u + i, 41641)
+                                  : kind == 1 ? address(i << 16, 41641)
+                                              : address(0xc0000201u, i);
+        ASSERT_TRUE(internal::V4Traits::Fits(endpoint));
+        hashes.push_back(internal::V4Traits::Hash(endpoint, seed) >> 2);
+        ++count[0][hashes.back() >> 52];
+        ++count[1][(hashes.back() >> 6) % kBuckets];
+      }
+      std::sort(hashes.begin(), hashes.end());
+      EXPECT_EQ(std::adjacent_find(hashes.begin(), hashes.end()), hashes.end());
+      for (const auto& buckets : count) {
+        double chi = 0;
+        for (const double n : buckets) chi += (n - 64) * (n - 64) / 64;
+        EXPECT_LT(chi, kBuckets + 5 * std::sqrt(2.0 * kBuckets)) << kind << ", seed " << seed;
+      }
     }
   }
-  EXPECT_EQ(table.Update({}), kPeers);
-  quiescence.Reclaim();
-  EXPECT_LT(table.MemoryUsed(), 400000u);
 }
 
 // The rules once more: peers by key, and who listed an address in which order.

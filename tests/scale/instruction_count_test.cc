@@ -105,9 +105,9 @@ INSTANTIATE_TEST_SUITE_P(PacketPath, InstructionCountTest,
                          testing::Values(Bound{"classify", 20000, 18},             // 13.0
                                          Bound{"classify-trains", 46 * 1000, 20},  // 14.3
                                          Bound{"lookup", 20000,
-                                               165},  // 163 with the making of an address
+                                               125},  // 103 with the making of an address
                                          Bound{"lookup-unknown", 20000, 140},     // 138 likewise
-                                         Bound{"lookup-batch", 32 * 1000, 170},   // 169 likewise
+                                         Bound{"lookup-batch", 32 * 1000, 135},   // 111 likewise
                                          Bound{"lookup-id", 20000, 35},           // 26.0
                                          Bound{"choose-path", 20000, 75},         // 56.0
                                          Bound{"build-trains", 46 * 1000, 270}),  // 203

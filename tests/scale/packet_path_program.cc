@@ -97,13 +97,13 @@ void ClassifyTrains(uint32_t times) {
 void Lookup(uint32_t times) {
   const World world;
   const std::vector<Endpoint> from = Addresses(0);
-  for (uint32_t i = 0; i < times; ++i) Use(world.table.FindByAddress(from[i % from.size()]));
+  for (uint32_t i = 0; i < times; ++i) Use(world.table.OwnerOf(from[i % from.size()]));
 }
 
 void LookupUnknown(uint32_t times) {
   const World world;
   const std::vector<Endpoint> from = Addresses(2 * kPeers);
-  for (uint32_t i = 0; i < times; ++i) Use(world.table.FindByAddress(from[i % from.size()]));
+  for (uint32_t i = 0; i < times; ++i) Use(world.table.OwnerOf(from[i % from.size()]));
 }
 
 void LookupBatch(uint32_t times) {
@@ -112,9 +112,9 @@ void LookupBatch(uint32_t times) {
   const std::vector<Endpoint> from = Addresses(0);
   std::vector<const Endpoint*> keys;
   for (const Endpoint& endpoint : from) keys.push_back(&endpoint);
-  std::array<Peer*, kBatch> out;
+  std::array<PeerId, kBatch> out;
   for (uint32_t i = 0; i < times; i += kBatch) {
-    world.table.FindByAddress({&keys[i % keys.size()], kBatch}, out.data());
+    world.table.OwnersOf({&keys[i % keys.size()], kBatch}, out.data());
     Use(out.data());
   }
 }
