@@ -71,7 +71,8 @@ class LockFreeTable {
 
   // Puts `entry`, which belongs to `key`, in, in place of the one with an equal key if there is
   // one, which goes to `*previous` (0: none). False, and nothing changed, only if no room can be
-  // made: dozens of keys share 24 bits of hash, or there are some 50 million entries.
+  // made: dozens of keys share 24 bits of hash, or there are more than some 40 million entries, of
+  // which few and then more are refused.
   bool Put(const Key& key, uint64_t entry, uint64_t* previous);
   // Takes the entry of `key` out and returns it; 0 if there is none.
   uint64_t Erase(const Key& key);
@@ -88,7 +89,8 @@ class LockFreeTable {
   // twice; at most 512, which takes 0.1 ms to rebuild, the longest that any update takes.
   static constexpr uint32_t kMinLinesLog2 = 4;
   static constexpr uint32_t kMaxLinesLog2 = 9;
-  // The most top bits of the hash that name a segment: room for 50 million entries.
+  // The most top bits of the hash that name a segment: room for some 40 million
+  // entries; beyond, a search of kMaxProbe lines may end before there is room for one more.
   static constexpr uint32_t kMaxDepth = 15;
   // Low bits of the address of the directory, free for its depth.
   static constexpr uint64_t kDepthMask = 63;
@@ -320,7 +322,16 @@ void LockFreeTable<Traits, LineKind>::Link(Segment* segment, size_t prefix) {
 template <typename Traits, template <typename> typename LineKind>
 bool LockFreeTable<Traits, LineKind>::Insert(Segment* segment, uint64_t hash,
                                              uint64_t entry) const {
-  const auto may_reuse = [this, segment] { return quiescence_->Passed(segment->last_erase); };
+  // Asked once, as it looks at every reader.
+  bool asked = false;
+  bool passed = false;
+  const auto may_reuse = [&] {
+    if (!asked && segment->last_erase != quiescence_->NextEpoch()) {
+      passed = quiescence_->Passed(segment->last_erase);
+    }
+    asked = true;
+    return passed;
+  };
   for (size_t probe = 0; probe < kMaxProbe; ++probe) {
     Line& line = segment->lines()[(LineIndex(hash) + probe) & (segment->line_count() - 1)];
     bool tombstone;

@@ -123,7 +123,7 @@ class PeerTable {
   void OwnersOf(std::span<const Endpoint* const> from, PeerId* out) const;
   // Starts to fetch what FindById() and the use of these peers will read first.
   void PrefetchPeers(std::span<const PeerId> ids) const;
-  // Itself, or null.
+  // Itself, or null, also while its id is being taken back.
   Peer* FindByAddress(const Endpoint& from) const { return FindById(OwnerOf(from)); }
 
   Peer* FindByKey(const PublicKey& key) const {
@@ -202,7 +202,7 @@ class PeerTable {
   }
   static void FreePeer(void* object, void* memory);
 
-  // Null for an id that never was.
+  // Null for an id that is beyond all that ever were, kNone not among them.
   const std::atomic<uint64_t>* WordOf(PeerId id) const {
     const uint32_t index = IndexOf(id);
     if (index >= capacity_) return nullptr;

@@ -111,8 +111,8 @@ class Quiescence {
   // true when every reader has announced, or been offline, since.
   uint64_t Advance() { return shared_->epoch.fetch_add(1, std::memory_order_seq_cst) + 1; }
   bool Passed(uint64_t epoch) const { return OldestReader() >= epoch; }
-  // What the next Advance() will return, be it that of a Reclaim() with something to mark. Passed()
-  // of it is false until then.
+  // The writer's: what the next Advance() will return, be it that of a Reclaim() with something to
+  // mark. Passed() of it is false until then.
   uint64_t NextEpoch() const { return shared_->epoch.load(std::memory_order_relaxed) + 1; }
 
  private:

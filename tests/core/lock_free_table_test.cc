@@ -61,7 +61,7 @@ struct WholeTraits : Good {
   static bool Equal(uint64_t entry, uint64_t key) = delete;
   static const void* LineOf(uint64_t entry) = delete;
 };
-// Different, but for the top bits the same: all in one segment, and there in one line of eight.
+// Different, but for the top bits the same: all in one segment, and there in one line of sixteen.
 struct CrowdedWholeTraits : WholeTraits {
   static uint64_t Hash(uint64_t key, uint64_t /*seed*/) { return key << 18; }
 };
