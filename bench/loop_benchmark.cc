@@ -1,8 +1,8 @@
 // What a train costs on its way out and in, through each loop and the kernel: one thread sends a
 // burst of trains over loopback, receives them, sends each back out of the buffer it came in, and
-// receives that. No other thread has a part, nobody sleeps, and so two loops can be told apart to
-// about one in a hundred, which `ringsock-bench` on two cores cannot. What wake-ups cost is not in
-// it.
+// receives that. No other thread has a part and nobody sleeps, so on a quiet host, in turns, two
+// loops can be told apart to a few parts in a hundred, which `ringsock-bench` on two cores cannot.
+// What wake-ups cost is not in it.
 //
 // Arguments: bytes of a datagram, datagrams of a train, trains of a burst. Counters: CPU time of
 // this thread per train sent and received once, and per datagram.

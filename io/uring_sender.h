@@ -1,6 +1,6 @@
 // The sending half of the io_uring loop. Trains become SENDMSG requests, single packets SEND
-// requests (Linux 6.2), all handed over by one io_uring_enter; none of them waits, so all have
-// completed when it returns.
+// requests where those take an address, all handed over by one io_uring_enter; none of them waits,
+// so all have completed when it returns.
 //
 // Zero copy. A long train that lies in memory of the loop, a slab or a receive buffer that is being
 // forwarded, may leave as SENDMSG_ZC: the device reads that memory, and the block is used again
