@@ -86,6 +86,8 @@ prepare() {
   install_packages "$@" || return 1
   choose_home || return 1
   export USER="${USER:-$(id -un)}"
-  RINGSOCK_BUILD_FLAGS=("--disk_cache=$HOME/.cache/ringsock-bazel")
+  local cache=$HOME/.cache/ringsock-bazel
+  RINGSOCK_BUILD_FLAGS=("--disk_cache=$cache")
+  python3 tools/prune_cache.py "$cache" || return 1
   [ -t 1 ] || RINGSOCK_BUILD_FLAGS+=(--noshow_progress --color=no --curses=no)
 }
