@@ -77,6 +77,7 @@ absl::Status ClientSession::ReadFrames(MutableBytes bytes, Instant now) {
         return absl::InvalidArgumentError(
             absl::StrCat("frame over ", kMaxFramePayload, " bytes: not a DERP stream"));
       case FrameDecoder::Result::kOversized:
+      case FrameDecoder::Result::kRefused:  // none is
         // Counted by the decoder. A login frame that is left out will be missed.
         break;
       case FrameDecoder::Result::kFrame:

@@ -361,9 +361,12 @@ FrameDecoder::Verdict FrameDecoder::Judge(const std::byte* header, Frame* frame)
   const uint32_t length = LoadU32(header + 1);
   frame->type = static_cast<FrameType>(header[0]);
   if (length > kMaxFramePayload) return Verdict::kTooLong;
-  const uint32_t bound = Bound(direction_, std::to_integer<uint8_t>(header[0]));
-  if (length <= bound && bound != kNotThisWay) return Verdict::kKeep;
+  const auto type = std::to_integer<uint8_t>(header[0]);
+  const uint32_t bound = Bound(direction_, type);
+  const bool refused = (refused_ & RefusedBit(type)) != 0;
+  if (length <= bound && bound != kNotThisWay && !refused) return Verdict::kKeep;
   skip_ = length;
+  if (refused) return Verdict::kRefused;
   if (bound == kNotThisWay) {
     ++counters_.skipped_unknown;
     return Verdict::kSkip;
@@ -417,6 +420,7 @@ FrameDecoder::Result FrameDecoder::Next(MutableBytes* input, Frame* frame) {
       if (in_place) *input = input->subspan(kFrameHeaderSize);
       buffer_.clear();
       if (verdict == Verdict::kOversized) return Result::kOversized;
+      if (verdict == Verdict::kRefused) return Result::kRefused;
       continue;
     }
     const size_t size = kFrameHeaderSize + LoadU32(header + 1);

@@ -29,7 +29,8 @@ inline constexpr size_t kFrameHeaderSize = 5;
 // A longer frame of whatever type ends the connection.
 inline constexpr uint32_t kMaxFramePayload = 1u << 20;
 inline constexpr size_t kMaxPacket = 65536;  // the largest relayed packet
-inline constexpr uint32_t kMaxClientInfo = 256u << 10;
+// The reference takes 256 KiB, and no client sends more than some hundred bytes.
+inline constexpr uint32_t kMaxClientInfo = 32u << 10;
 // What is in front of the packet in SendPacket and RecvPacket, and in ForwardPacket.
 inline constexpr size_t kPacketHeaderSize = kFrameHeaderSize + kKeySize;
 inline constexpr size_t kForwardHeaderSize = kFrameHeaderSize + 2 * kKeySize;
@@ -192,6 +193,7 @@ class FrameDecoder {
     kNeedMore,   // *input is used up
     kFrame,      // *frame is whole
     kOversized,  // a known type, longer than its bound: will be skipped; frame->type says which
+    kRefused,    // a type that Refuse() named: will be skipped; frame->type says which
     kTooLong,    // over kMaxFramePayload: the stream is lost, every further call says so too
   };
   struct Counters {
@@ -203,6 +205,9 @@ class FrameDecoder {
 
   explicit FrameDecoder(Direction direction) : direction_(direction) {}
 
+  // Frames of this (known) type are told of at their header from now on, and not gathered: for
+  // those that end the connection, so that a header alone cannot make us keep bytes.
+  void Refuse(FrameType type) { refused_ |= RefusedBit(static_cast<uint8_t>(type)); }
   // Takes bytes from the front of *input until a frame is whole or nothing is left.
   Result Next(MutableBytes* input, Frame* frame);
 
@@ -213,8 +218,9 @@ class FrameDecoder {
   const Counters& counters() const { return counters_; }
 
  private:
-  enum class Verdict : uint8_t { kKeep, kSkip, kOversized, kTooLong };
+  enum class Verdict : uint8_t { kKeep, kSkip, kOversized, kRefused, kTooLong };
 
+  static constexpr uint32_t RefusedBit(uint8_t type) { return type < 32 ? 1u << type : 0; }
   Verdict Judge(const std::byte* header, Frame* frame);
   void DropDelivered();
   bool Fill(size_t size, MutableBytes* input);
@@ -223,6 +229,7 @@ class FrameDecoder {
   bool failed_ = false;
   bool delivered_ = false;  // buffer_ holds the frame that was handed out last
   uint32_t skip_ = 0;       // bytes of payload still to be thrown away
+  uint32_t refused_ = 0;    // types, one bit each
   std::vector<std::byte> buffer_;
   Counters counters_;
 };

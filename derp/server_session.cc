@@ -13,6 +13,14 @@ constexpr size_t kMaxHealthText = 1024;
 // "TS" and U+1F4AC, a speech balloon, in UTF-8.
 constexpr uint8_t kDiscoMagic[] = {0x54, 0x53, 0xf0, 0x9f, 0x92, 0xac};
 
+absl::Status Refused(FrameType type) {
+  if (type == FrameType::kClientInfo) {
+    return absl::InvalidArgumentError("frame ClientInfo after the login");
+  }
+  return absl::PermissionDeniedError(
+      absl::StrCat("frame ", FrameName(type), " without the mesh key"));
+}
+
 absl::Status TooShort(const Frame& frame) {
   return absl::InvalidArgumentError(
       absl::StrCat("frame ", FrameName(frame.type), " of ", frame.payload().size(), " bytes"));
@@ -82,6 +90,8 @@ absl::Status ServerSession::ReadFrames(MutableBytes bytes, Instant now) {
       case FrameDecoder::Result::kOversized:
         return absl::InvalidArgumentError(
             absl::StrCat("frame ", FrameName(frame.type), " over its bound"));
+      case FrameDecoder::Result::kRefused:
+        return Refused(frame.type);
       case FrameDecoder::Result::kFrame: {
         auto status = state_ == State::kReady ? OnFrame(frame) : OnLoginFrame(frame, now);
         if (!status.ok()) return status;
@@ -96,6 +106,9 @@ absl::Status ServerSession::OnLoginFrame(const Frame& frame, Instant now) {
   if (auto status = events_->OnLogin(*this); !status.ok()) return status;
   if (auto status = login_.Accept(&output_); !status.ok()) return status;
   state_ = State::kReady;
+  // At their headers: who sent all but the last byte would have us keep the others for ever.
+  decoder_.Refuse(FrameType::kClientInfo);
+  if (!is_mesh()) decoder_.Refuse(FrameType::kForwardPacket);
   ScheduleKeepAlive(now);
   events_->OnReady(*this);
   return absl::OkStatus();
@@ -135,17 +148,13 @@ absl::Status ServerSession::OnFrame(const Frame& frame) {
     case FrameType::kWatchConns:
     case FrameType::kClosePeer:
       return OnMeshFrame(frame);
-    default:  // ClientInfo; the decoder keeps no others from us
-      return absl::InvalidArgumentError(
-          absl::StrCat("frame ", FrameName(frame.type), " after the login"));
+    default:  // the decoder keeps no others from us
+      return Refused(frame.type);
   }
 }
 
 absl::Status ServerSession::OnMeshFrame(const Frame& frame) {
-  if (!is_mesh()) {
-    return absl::PermissionDeniedError(
-        absl::StrCat("frame ", FrameName(frame.type), " without the mesh key"));
-  }
+  if (!is_mesh()) return Refused(frame.type);
   if (frame.type == FrameType::kForwardPacket) {
     ForwardPacketFrame forward;
     if (!Parse(frame.payload(), &forward)) return TooShort(frame);

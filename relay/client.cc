@@ -11,7 +11,7 @@
 namespace ringsock::relay {
 namespace {
 
-// HTTP head and ClientInfo together. A ClientInfo could be longer by its own bound, none is.
+// HTTP head, ClientInfo and frames that are skipped, together.
 constexpr uint32_t kMaxLoginBytes = 32 << 10;
 constexpr absl::string_view kDuplicateText =
     "another connection with the same key is open: the newer one receives its packets";

@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <optional>
 #include <string>
 #include <vector>
@@ -182,7 +183,7 @@ TEST(FrameTest, SendPacketTurnsIntoRecvPacketInPlace) {
 }
 
 TEST(FrameTest, TypesFlowOneWayOrBoth) {
-  EXPECT_EQ(MaxPayload(Direction::kToServer, FrameType::kClientInfo), 256u << 10);
+  EXPECT_EQ(MaxPayload(Direction::kToServer, FrameType::kClientInfo), 32u << 10);
   EXPECT_EQ(MaxPayload(Direction::kToClient, FrameType::kClientInfo), std::nullopt);
   EXPECT_EQ(MaxPayload(Direction::kToClient, FrameType::kRecvPacket), 32u + 65536u);
   EXPECT_EQ(MaxPayload(Direction::kToServer, FrameType::kRecvPacket), std::nullopt);
@@ -316,6 +317,35 @@ TEST(FrameDecoderTest, BoundsHoldPerType) {
       EXPECT_EQ(frame.type, FrameType::kPing);
       EXPECT_EQ(decoder.counters().skipped_oversized, 1u);
     }
+  }
+}
+
+TEST(FrameDecoderTest, RefusedTypesAreToldOfAtTheirHeader) {
+  FrameDecoder decoder(Direction::kToServer);
+  decoder.Refuse(FrameType::kForwardPacket);
+  ByteVector stream = RawFrame(0x0a, 20000, 100);
+  Frame frame;
+  // In one piece, and byte by byte.
+  for (const size_t piece : {stream.size(), size_t{1}}) {
+    MutableBytes all = stream;
+    Result result = Result::kNeedMore;
+    size_t used = 0;
+    while (result == Result::kNeedMore && used < all.size()) {
+      MutableBytes input = all.subspan(used, std::min(piece, all.size() - used));
+      const size_t before = input.size();
+      result = decoder.Next(&input, &frame);
+      used += before - input.size();
+    }
+    EXPECT_EQ(result, Result::kRefused);
+    EXPECT_EQ(frame.type, FrameType::kForwardPacket);
+    EXPECT_EQ(used, kFrameHeaderSize);
+    EXPECT_EQ(decoder.buffered(), 0u);
+    // Who goes on skips it.
+    ByteVector rest(20000);
+    Append(&rest, FrameVector("ping"));
+    MutableBytes input = rest;
+    EXPECT_EQ(decoder.Next(&input, &frame), Result::kFrame);
+    EXPECT_EQ(frame.type, FrameType::kPing);
   }
 }
 

@@ -338,6 +338,23 @@ TEST_F(ServerSessionTest, BadFramesEndTheClient) {
               HasSubstr("after the login"));
 }
 
+// Of a frame that may not come at all nothing is kept until its last byte does, which may be never.
+TEST_F(ServerSessionTest, WhatMayNotComeIsRefusedAtItsHeader) {
+  auto session = Ready();
+  EXPECT_THAT(std::string(Receive(*session, FromHex("0200008000")).message()),
+              HasSubstr("ClientInfo after the login"));
+  session = Ready();
+  EXPECT_THAT(std::string(Receive(*session, FromHex("0a00010040")).message()),
+              HasSubstr("ForwardPacket without the mesh key"));
+  session = Ready(/*mesh=*/true);
+  EXPECT_TRUE(Receive(*session, FromHex("0a00010040")).ok());
+  // Before the login.
+  ServerSession begun(&config_, &events_, kStart);
+  ASSERT_TRUE(Receive(begun, FromText(kRequest)).ok());
+  EXPECT_THAT(std::string(Receive(begun, FromHex("0200008001")).message()),
+              HasSubstr("ClientInfo over its bound"));
+}
+
 // 10,000 idle clients are to fit in little memory: the session itself is a small part of it.
 TEST_F(ServerSessionTest, IdleSessionsAreSmall) { EXPECT_LE(sizeof(ServerSession), 1024u); }
 

@@ -196,10 +196,10 @@ TEST_F(TroubleTest, GarbageInsteadOfALoginIsEnded) {
 TEST_F(TroubleTest, ALoginOfTooManyBytesIsEnded) {
   Start();
   TestClient& client = JoinRaw();
-  // A ClientInfo of 200,000 bytes, within the bound of its type.
+  // A frame of a type that is skipped, 200,000 bytes long.
   ASSERT_TRUE(client.SendRaw(
       absl::StrCat("GET /derp HTTP/1.1\r\nHost: x\r\nUpgrade: DERP\r\nConnection: Upgrade\r\n\r\n",
-                   std::string("\x02\x00\x03\x0d\x40", 5), std::string(100'000, 'x'))));
+                   std::string("\x7f\x00\x03\x0d\x40", 5), std::string(100'000, 'x'))));
   RunFor(milliseconds(100));
   EXPECT_TRUE(client.closed);
   EXPECT_EQ(stats().login_failed, 1u);
