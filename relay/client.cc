@@ -134,10 +134,11 @@ const Route& Client::RouteTo(const PublicKey& destination) {
 }
 
 void Client::Remember(const PublicKey& destination, const Route& route) {
-  if (peers_.size() >= worker_->limits().max_peers_remembered) {
+  if (peers_.size() >= worker_->limits().max_peers_remembered || !worker_->TakePeer()) {
     ++worker_->counters().peers_forgotten;
     if (peers_.empty()) return;
-    peers_.erase(peers_.begin());  // the table's order is as good as chance
+    // For the new one. The table's order is as good as chance.
+    peers_.erase(peers_.begin());
   }
   peers_[destination] = {worker_->routes_version(), route};
 }
@@ -234,6 +235,7 @@ void Client::OnClosed() {
   }
   registry.Leave(logged_in_);
   worker_->RemoveWatcher(this);
+  worker_->ReleasePeers(peers_.size());
   peers_ = {};
 }
 

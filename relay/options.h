@@ -37,8 +37,10 @@ struct Limits {
   uint64_t client_bytes_burst = 0;
   // Connections with one key; one more closes the oldest.
   uint32_t max_connections_per_key = 8;
-  // Per client, of those it sent to and that are told when it goes; others are forgotten, counted.
-  uint32_t max_peers_remembered = 4096;
+  // Those a client sent to, who are told when it goes: of one client, and of all clients of a
+  // worker together. Others are forgotten, counted. Up to 130 bytes each.
+  uint32_t max_peers_remembered = 1024;
+  uint32_t max_peers_of_worker = 1 << 20;
 };
 
 // Packets that wait for a client whose stream is full. What is over goes from the head, since the

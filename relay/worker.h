@@ -114,6 +114,13 @@ class Worker final : private io::ListenHandler {
   // A packet of `source`, a client of a meshed server, has gone to a client here, who is told when
   // `source` goes.
   void NoteForwarded(const PublicKey& source, const ConnectionRef& to);
+  // For one more peer that a client remembers. False: there are too many.
+  bool TakePeer() {
+    if (remembered_peers_ >= limits().max_peers_of_worker) return false;
+    ++remembered_peers_;
+    return true;
+  }
+  void ReleasePeers(size_t count) { remembered_peers_ -= count; }
   void AddWatcher(Client* client);
   void RemoveWatcher(Client* client) { std::erase(watchers_, client); }
 
@@ -165,6 +172,7 @@ class Worker final : private io::ListenHandler {
   // Who got packets from clients of meshed servers; `forwarded_pairs_` in all.
   absl::flat_hash_map<PublicKey, std::vector<ConnectionRef>> forwarded_;
   size_t forwarded_pairs_ = 0;
+  size_t remembered_peers_ = 0;  // by all clients
 
   absl::flat_hash_map<PublicKey, Route> routes_;
   uint64_t routes_version_ = 1;

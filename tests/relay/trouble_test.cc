@@ -355,5 +355,41 @@ TEST_F(TroubleTest, PeersOverTheBoundAreForgotten) {
   EXPECT_EQ(stats().peer_gone_sent, 2u);
 }
 
+TEST_F(TroubleTest, PeersOfAllClientsHaveABound) {
+  options_.limits.max_peers_of_worker = 3;
+  Start();
+  TestClient& p = Join(10);
+  TestClient& q = Join(11);
+  TestClient& a = Join(1);
+  TestClient& b = Join(2);
+  TestClient& c = Join(3);
+  const auto send = [&](TestClient& from, TestClient& to) {
+    ASSERT_TRUE(from.Send(to.key(), "hello"));
+    RunFor(milliseconds(10));
+  };
+  send(a, p);
+  send(a, q);
+  send(b, p);
+  send(b, q);  // in place of p
+  send(c, p);  // has none to give up
+  EXPECT_EQ(stats().peers_forgotten, 2u);
+  EXPECT_EQ(p.packets.size(), 3u);  // nobody's packet is lost by it
+  EXPECT_EQ(q.packets.size(), 2u);
+  c.Close();
+  RunFor(milliseconds(100));
+  EXPECT_EQ(stats().peer_gone_sent, 0u);
+  b.Close();
+  RunFor(milliseconds(100));
+  EXPECT_EQ(stats().peer_gone_sent, 1u);
+  // There is room again.
+  TestClient& d = Join(4);
+  send(d, q);
+  d.Close();
+  a.Close();
+  RunFor(milliseconds(100));
+  EXPECT_EQ(stats().peer_gone_sent, 4u);
+  EXPECT_EQ(stats().peers_forgotten, 2u);
+}
+
 }  // namespace
 }  // namespace ringsock::relay
