@@ -4,6 +4,7 @@
 #include <sodium.h>
 
 #include <algorithm>
+#include <cstring>
 #include <fstream>
 #include <map>
 #include <sstream>
@@ -89,30 +90,31 @@ absl::StatusOr<Duration> ParseTime(absl::string_view flag, absl::string_view val
   return Duration(absl::ToInt64Nanoseconds(time));
 }
 
-// A key's file is the usual way; the key itself is accepted for scripts.
-absl::StatusOr<PrivateKey> ReadPrivateKey(const std::string& value) {
-  absl::StatusOr<PrivateKey> direct = PrivateKey::Parse(value);
-  if (direct.ok()) return direct;
-  std::ifstream file(value);
-  std::string text;
-  if (!file || !std::getline(file, text)) {
-    return absl::InvalidArgumentError(
-        "--private-key: neither a key (base64 or hex) nor a readable file with one");
-  }
-  absl::StatusOr<PrivateKey> key =
-      PrivateKey::Parse(absl::StripAsciiWhitespace(absl::string_view(text)));
-  sodium_memzero(text.data(), text.size());
-  if (!key.ok()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--private-key: the file's first line: ", key.status().message()));
-  }
-  return key;
-}
-
 absl::Status SetPrivateKeyFile(const std::string& path, Options* options) {
   absl::StatusOr<PrivateKey> key = ReadPrivateKeyFile(path);
   if (!key.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("--private-key-file: ", key.status().message()));
+  }
+  options->private_key = *std::move(key);
+  return absl::OkStatus();
+}
+
+// A key's file is the usual way; the key itself is accepted for scripts. It is then wiped where it
+// stands, so that nobody can read it in our memory or our command line any longer.
+absl::Status SetPrivateKey(char* value, Options* options) {
+  absl::StatusOr<PrivateKey> key = PrivateKey::Parse(value);
+  if (key.ok()) {
+    sodium_memzero(value, std::strlen(value));
+  } else {
+    key = ReadPrivateKeyFile(value);
+    // Without the name: it may be a mistyped key.
+    if (absl::IsNotFound(key.status())) {
+      return absl::InvalidArgumentError(
+          "--private-key: neither a key (base64 or hex) nor a readable file with one");
+    }
+    if (!key.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat("--private-key: ", key.status().message()));
+    }
   }
   options->private_key = *std::move(key);
   return absl::OkStatus();
@@ -179,8 +181,6 @@ absl::Status Assign(absl::StatusOr<From> value, T* to) {
 
 absl::Status SetFlag(int flag, const std::string& value, Options* options) {
   switch (flag) {
-    case kPrivateKey:
-      return Assign(ReadPrivateKey(value), &options->private_key);
     case kPrivateKeyFile:
       return SetPrivateKeyFile(value, options);
     case kDerpMap:
@@ -316,9 +316,10 @@ absl::StatusOr<Options> ParseOptions(std::span<char* const> argv) {
           word.substr(0, word.find('=')),
           flag == ':' ? ": needs a value" : ": no such flag, or a value it does not take"));
     }
-    if (absl::Status set = SetFlag(flag, optarg != nullptr ? optarg : "", &options); !set.ok()) {
-      return set;
-    }
+    const absl::Status set = flag == kPrivateKey
+                                 ? SetPrivateKey(optarg, &options)
+                                 : SetFlag(flag, optarg != nullptr ? optarg : "", &options);
+    if (!set.ok()) return set;
   }
   for (int i = optind; i < argc; ++i) {
     absl::StatusOr<PeerSpec> peer = ParsePeer(args[static_cast<size_t>(i)]);
@@ -340,9 +341,10 @@ PEER is KEY or KEY@ip:port,ip:port with the most reliable address first; 127.3.3
 of region N. Each line of standard input goes to the peers as one packet; each packet that arrives
 is printed.
 
-  --private-key FILE   our key (or the key itself); a fresh one without this flag
+  --private-key FILE   our key, from a file that others cannot read (or the key itself); a fresh
+                       one without this flag
   --private-key-file FILE
-                       our key, only from a file that others cannot read
+                       our key, from such a file only
   --derp-map FILE      the relays there are, as JSON; without it there are none
   --derp-roots FILE    trust these roots (PEM) for relays instead of the system's
   --port N             UDP port (default: a free one)

@@ -50,6 +50,23 @@ absl::Status ReadMeshKey(const nlohmann::json& json, MeshKey* key) {
   return absl::OkStatus();
 }
 
+// Of what was parsed or is to be printed. What the parser itself has read it into is out of reach.
+template <typename Json>
+void WipeMeshKey(Json* json) {
+  const auto found = json->find("meshKey");
+  if (found == json->end() || !found->is_string()) return;
+  auto& hex = found->template get_ref<std::string&>();
+  sodium_memzero(hex.data(), hex.size());
+}
+
+absl::Status ReadClientInfo(const nlohmann::json& json, ClientInfo* info) {
+  if (auto s = ReadVersion(json, &info->version); !s.ok()) return s;
+  if (auto s = ReadMeshKey(json, &info->mesh_key); !s.ok()) return s;
+  if (auto s = ReadField(json, "", "CanAckPings", &info->can_ack_pings); !s.ok()) return s;
+  if (auto s = ReadField(json, "", "IsProber", &info->is_prober); !s.ok()) return s;
+  return ReadField(json, "", "AppName", &info->app_name);
+}
+
 std::string ToHex(const MeshKey& key) {
   char hex[kMeshKeyDigits + 1];
   sodium_bin2hex(hex, sizeof(hex), key.bytes().data(), key.bytes().size());
@@ -88,10 +105,7 @@ std::string ToJson(const ClientInfo& info) {
   if (info.is_prober) json["IsProber"] = true;
   if (!info.app_name.empty()) json["AppName"] = info.app_name;
   std::string text = Dump(json);
-  if (!info.mesh_key.IsZero()) {
-    auto& hex = json["meshKey"].get_ref<std::string&>();
-    sodium_memzero(hex.data(), hex.size());
-  }
+  WipeMeshKey(&json);
   return text;
 }
 
@@ -112,11 +126,9 @@ absl::StatusOr<ClientInfo> ParseClientInfo(absl::string_view text) {
   if (!json.ok()) return json.status();
   ClientInfo info;
   info.can_ack_pings = false;
-  if (auto s = ReadVersion(*json, &info.version); !s.ok()) return s;
-  if (auto s = ReadMeshKey(*json, &info.mesh_key); !s.ok()) return s;
-  if (auto s = ReadField(*json, "", "CanAckPings", &info.can_ack_pings); !s.ok()) return s;
-  if (auto s = ReadField(*json, "", "IsProber", &info.is_prober); !s.ok()) return s;
-  if (auto s = ReadField(*json, "", "AppName", &info.app_name); !s.ok()) return s;
+  const absl::Status status = ReadClientInfo(*json, &info);
+  WipeMeshKey(&*json);
+  if (!status.ok()) return status;
   info.app_name = CleanText(info.app_name, kMaxAppName);
   return info;
 }

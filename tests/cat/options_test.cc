@@ -149,6 +149,30 @@ TEST(CatOptions, PrivateKeyFileIsOurs) {
                              testing::Not(HasSubstr("qIvM"))));
 }
 
+TEST(CatOptions, PrivateKeyFromAFile) {
+  constexpr char kPrivate[] = "qIvMZbdmwJ9CEzfCDlrGMcSPxnqNcSiElRqtSfIyAF0=\n";
+  {
+    const TempFile file(kPrivate);
+    const auto options = Parse({"--private-key", file.path()});
+    ASSERT_TRUE(options.ok()) << options.status();
+    EXPECT_FALSE(options->private_key.IsZero());
+  }
+  const TempFile open(kPrivate, 0644);
+  EXPECT_THAT(Error({"--private-key", open.path()}),
+              testing::AllOf(HasSubstr("--private-key: "), HasSubstr("chmod 600"),
+                             testing::Not(HasSubstr("qIvM"))));
+}
+
+TEST(CatOptions, PrivateKeyOnTheCommandLineIsWiped) {
+  std::string args[] = {"ringsock-cat", "--private-key",
+                        "qIvMZbdmwJ9CEzfCDlrGMcSPxnqNcSiElRqtSfIyAF0="};
+  char* argv[] = {args[0].data(), args[1].data(), args[2].data()};
+  const auto options = ParseOptions(argv);
+  ASSERT_TRUE(options.ok()) << options.status();
+  EXPECT_FALSE(options->private_key.IsZero());
+  EXPECT_EQ(args[2], std::string(args[2].size(), '\0'));
+}
+
 TEST(CatOptions, AMistypedKeyIsNeverRepeated) {
   const std::string secret = "A" + std::string(kKey).substr(2) + "=x";
   for (const std::vector<std::string>& args : std::vector<std::vector<std::string>>{
