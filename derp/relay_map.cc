@@ -39,6 +39,17 @@ bool IsHostName(absl::string_view name) {
          });
 }
 
+// The names of regions go to logs and terminals. "São Paulo" is one: control characters are those
+// of Unicode, the second half of which are two bytes in UTF-8, which JSON is.
+bool HasControlCharacters(absl::string_view text) {
+  for (size_t i = 0; i < text.size(); ++i) {
+    const auto byte = static_cast<unsigned char>(text[i]);
+    const auto next = static_cast<unsigned char>(i + 1 < text.size() ? text[i + 1] : 0);
+    if (byte < 0x20 || byte == 0x7f || (byte == 0xc2 && next < 0xa0)) return true;
+  }
+  return false;
+}
+
 RelayNode::Family FamilyOf(absl::string_view text, bool want_v4) {
   if (text.empty()) return {true, std::nullopt};
   const auto address = IpAddress::Parse(text);
@@ -97,8 +108,14 @@ absl::Status Reader::ReadRegion(const std::string& key, const nlohmann::json& js
   if (auto s = ReadField(json, path, "RegionID", 1, kMaxRegion, &id); !s.ok()) return s;
   if (id != key_id) return Bad(absl::StrCat(path, ".RegionID"), absl::StrCat("is ", id));
   region->region_id = static_cast<RegionId>(id);
-  if (auto s = ReadField(json, path, "RegionCode", &region->region_code); !s.ok()) return s;
-  if (auto s = ReadField(json, path, "RegionName", &region->region_name); !s.ok()) return s;
+  const std::pair<const char*, std::string*> names[] = {{"RegionCode", &region->region_code},
+                                                        {"RegionName", &region->region_name}};
+  for (const auto& [field, out] : names) {
+    if (auto s = ReadField(json, path, field, out); !s.ok()) return s;
+    if (HasControlCharacters(*out)) {
+      return Bad(absl::StrCat(path, ".", field), "has control characters");
+    }
+  }
   if (auto s = ReadField(json, path, "Avoid", &region->avoid); !s.ok()) return s;
 
   const auto nodes = json.find("Nodes");

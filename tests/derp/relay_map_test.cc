@@ -153,6 +153,12 @@ TEST(RelayMapTest, BadInputNamesTheField) {
       {R"({"Regions":{"1":{"RegionID":-1}}})", "Regions[\"1\"].RegionID: -1 is not from 1"},
       {R"({"Regions":{"1":{"RegionID":2}}})", "Regions[\"1\"].RegionID: is 2"},
       {R"({"Regions":{"1":7}})", "Regions[\"1\"]: not an object"},
+      // Names, which are logged.
+      {R"({"Regions":{"1":{"RegionCode":"a\nb"}}})", "Regions[\"1\"].RegionCode: has control"},
+      {R"({"Regions":{"1":{"RegionCode":"\u001b[2J"}}})", ".RegionCode: has control characters"},
+      {R"({"Regions":{"1":{"RegionName":"\u007f"}}})", "Regions[\"1\"].RegionName: has control"},
+      {R"({"Regions":{"1":{"RegionName":"x\u009b31m"}}})", ".RegionName: has control characters"},
+      {R"({"Regions":{"1":{"RegionName":"\u0000"}}})", ".RegionName: has control characters"},
       // Nodes.
       {R"({"Regions":{"1":{}}})", "Regions[\"1\"].Nodes: no nodes"},
       {R"({"Regions":{"1":{"Nodes":null}}})", "Regions[\"1\"].Nodes: no nodes"},
@@ -185,6 +191,14 @@ TEST(RelayMapTest, BadInputNamesTheField) {
 TEST(RelayMapTest, BombsAreBounded) {
   EXPECT_THAT(Error(R"({"x":)" + std::string(1 << 20, '[')), HasSubstr("nested deeper than"));
   EXPECT_THAT(Error(std::string((4 << 20) + 1, ' ')), HasSubstr("bytes, over"));
+}
+
+TEST(RelayMapTest, RegionsMayHaveNamesOfAnyLanguage) {
+  const auto map = Parsed(
+      "{\"Regions\":{\"1\":{\"RegionCode\":\"sao\",\"RegionName\":\"S\u00e3o Paulo \u00a0\","
+      "\"Nodes\":[{\"HostName\":\"a\"}]}}}");
+  ASSERT_TRUE(map.ok()) << map.status();
+  EXPECT_EQ(map->Find(1)->region_name, "S\u00e3o Paulo \u00a0");
 }
 
 // spec: DERP-7, "if it differs".
