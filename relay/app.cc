@@ -154,8 +154,9 @@ Options App::ServerOptions() const {
   }
   for (const Endpoint& address : config_.plain) options.listen.push_back({address, false});
   const std::vector<int> cpus = AllowedCpus();
-  options.workers =
-      config_.workers != 0 ? config_.workers : std::max(1, static_cast<int>(cpus.size()));
+  options.workers = config_.workers != 0
+                        ? config_.workers
+                        : std::clamp(static_cast<int>(cpus.size()), 1, Options::kMaxWorkers);
   if (config_.pin_workers) options.cpus = cpus;
   options.loop.backend = config_.backend;
   // All of them may meet on one worker.

@@ -134,6 +134,9 @@ absl::Status CheckTogether(const Config& config) {
   if (config.limits.max_logins > config.limits.max_clients) {
     return Invalid("--max-logins is more than --max-clients");
   }
+  if (config.queues.worker_bytes < 2 * config.queues.max_bytes) {
+    return Invalid("--queue-memory is less than twice --queue-bytes");
+  }
   return absl::OkStatus();
 }
 

@@ -72,7 +72,7 @@ ConfigOption Size(const char* section, const char* name, const char* help, int64
     int64_t number = 0;
     if (!SimpleNumber(text, &number) || number < 0 || number > (max >> shift) ||
         (number << shift) < min) {
-      return Want(absl::StrCat("a size from ", min, " to ", max, " bytes, such as 64K or 1M"));
+      return Want(absl::StrCat("a size from ", min, " to ", max, " bytes, such as 128K or 1M"));
     }
     field(*config) = static_cast<ValueOf<Field>>(number << shift);
     return absl::OkStatus();
@@ -303,7 +303,7 @@ void AddLimits(std::vector<ConfigOption>* table) {
   table->push_back(Size("", "client-bytes-burst", "... at once; 0: one second's", 0,
                         FIELD(limits.client_bytes_burst)));
   table->push_back(Size("queues", "queue-bytes", "waiting for one client, oldest dropped first",
-                        65536, FIELD(queues.max_bytes)));
+                        QueueLimits::kMinBytes, FIELD(queues.max_bytes)));
   table->push_back(Time("", "queue-age", "... none older than this", absl::Milliseconds(10),
                         absl::Minutes(1), FIELD(queues.max_age)));
   table->push_back(Size("", "queue-memory", "... of all clients of one worker", 1 << 20,
@@ -322,7 +322,8 @@ void AddOperation(std::vector<ConfigOption>* table) {
   table->push_back(Text("", "mesh-roots", "FILE", "roots for their certificates; default: system",
                         CheckPath, FIELD(mesh_roots)));
   table->push_back(MetricsAddress());
-  table->push_back(Number("", "workers", "N", "threads; 0: one per core", 0, 256, FIELD(workers)));
+  table->push_back(Number("", "workers", "N", "threads; 0: one per core", 0, Options::kMaxWorkers,
+                          FIELD(workers)));
   table->push_back(Bool("", "pin-workers", "each to its core", FIELD(pin_workers)));
   table->push_back(BackendOption());
   table->push_back(Time("", "stop-grace", "for what waits in queues when it stops",

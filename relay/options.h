@@ -15,6 +15,7 @@
 #include "base/endpoint.h"
 #include "base/key.h"
 #include "base/random.h"
+#include "derp/frame.h"
 #include "derp/login.h"
 #include "derp/tls.h"
 #include "io/loop.h"
@@ -46,10 +47,13 @@ struct Limits {
 // Packets that wait for a client whose stream is full. What is over goes from the head, since the
 // oldest packet is worth least. Never does one client's queue hold up another.
 struct QueueLimits {
+  // The largest packet fits.
+  static constexpr size_t kMinBytes = derp::kMaxPacket + derp::kForwardHeaderSize;
+
   size_t max_bytes = 1 << 20;
   Duration max_age = std::chrono::seconds(2);
-  // Of all clients of a worker together. As it fills, the bound of each queue shrinks to what is
-  // left, so that a few that read nothing cannot take it all.
+  // Of all clients of a worker together, at least two full queues. As it fills, the bound of each
+  // queue shrinks to what is left, so that a few that read nothing cannot take it all.
   size_t worker_bytes = size_t{256} << 20;
   // Bytes sealed and handed to the stream, which can no longer be dropped. What a turn may read
   // (LoopOptions::stream_buffers) should fit, so that one flow alone is not cut short; 64 KiB or
@@ -85,11 +89,13 @@ inline io::LoopOptions RelayLoopOptions() {
 }
 
 struct Options {
+  static constexpr int kMaxWorkers = 256;
+
   const derp::ServerIdentity* identity = nullptr;  // outlives the server
   derp::TlsServerContext* tls = nullptr;           // outlives the server; needed by TLS listeners
   derp::TlsClientContext* mesh_tls = nullptr;      // as tls; used by one thread; for TLS mesh peers
   std::vector<ListenAddress> listen;
-  int workers = 1;  // threads, 1 to 256
+  int workers = 1;  // threads, 1 to kMaxWorkers
   // Worker i is pinned to cpus[i % cpus.size()]; empty: not pinned.
   std::vector<int> cpus;
   io::LoopOptions loop = RelayLoopOptions();

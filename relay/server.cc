@@ -14,7 +14,6 @@
 namespace ringsock::relay {
 namespace {
 
-constexpr int kMaxWorkers = 256;
 constexpr Duration kAskTimeout = std::chrono::seconds(2);
 
 absl::Status Bad(absl::string_view option, absl::string_view why) {
@@ -29,11 +28,11 @@ absl::Status Check(const Options& options) {
       return Bad("listen", absl::StrCat(address.endpoint.ToString(), " wants TLS, none is set up"));
     }
   }
-  if (options.workers < 1 || options.workers > kMaxWorkers) {
-    return Bad("workers", absl::StrCat(options.workers, " is not 1 to ", kMaxWorkers));
+  if (options.workers < 1 || options.workers > Options::kMaxWorkers) {
+    return Bad("workers", absl::StrCat(options.workers, " is not 1 to ", Options::kMaxWorkers));
   }
   const QueueLimits& queues = options.queues;
-  if (queues.max_bytes < derp::kMaxPacket + derp::kForwardHeaderSize) {
+  if (queues.max_bytes < QueueLimits::kMinBytes) {
     return Bad("queues.max_bytes", "the largest packet does not fit");
   }
   if (queues.worker_bytes < 2 * queues.max_bytes) {

@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_split.h"
 #include "relay/config_table.h"
+#include "relay/server.h"
 #include "tests/relay/temporary_directory.h"
 
 namespace ringsock::relay {
@@ -90,7 +91,7 @@ TEST(ConfigTest, ErrorsNameFlagValueAndWhatIsWanted) {
   EXPECT_EQ(Error(ParseNamed({"--port", "1", "--port=2"})), "--port: given twice");
   EXPECT_THAT(Error(ParseNamed({"--queue-age", "5"})),
               StartsWith("--queue-age \"5\": want a time"));
-  EXPECT_THAT(Error(ParseNamed({"--queue-bytes", "1"})), HasSubstr("want a size from 65536"));
+  EXPECT_THAT(Error(ParseNamed({"--queue-bytes", "1"})), HasSubstr("want a size from 65605"));
   EXPECT_THAT(Error(ParseNamed({"--queue-bytes", "99999999999G"})), HasSubstr("want a size"));
   EXPECT_THAT(Error(ParseNamed({"--plain-http", "80"})), StartsWith("--plain-http \"80\": "));
   EXPECT_THAT(Error(ParseNamed({"--bind", "eth0"})), StartsWith("--bind \"eth0\": "));
@@ -99,6 +100,20 @@ TEST(ConfigTest, ErrorsNameFlagValueAndWhatIsWanted) {
   EXPECT_THAT(Error(ParseNamed({"--backend", "epoll"})), HasSubstr("auto, io_uring or mmsg"));
   EXPECT_THAT(Error(ParseNamed({"--region-name", "a\nb"})), HasSubstr("printable"));
   EXPECT_THAT(Error(ParseNamed({"--cert", "a\nb"})), HasSubstr("want a path"));
+}
+
+// What the table takes the server takes, so that --check finds what is wrong.
+TEST(ConfigTest, TheSmallestQueuesDoForTheServer) {
+  const auto config = ParseNamed({"--queue-bytes", "65605", "--queue-memory", "1M"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  const derp::ServerIdentity identity(PrivateKey::Generate());
+  Options options;
+  options.identity = &identity;
+  options.listen = {{{IpAddress::AnyV4(), 4430, 0}, /*tls=*/false}};
+  options.queues = config->queues;
+  const auto server = Server::Create(std::move(options));
+  EXPECT_TRUE(server.ok()) << server.status();
+  EXPECT_THAT(Error(ParseNamed({"--queue-bytes", "64K"})), HasSubstr("want a size from 65605"));
 }
 
 TEST(ConfigTest, HostNames) {
@@ -123,6 +138,9 @@ TEST(ConfigTest, WhatHoldsBetweenOptions) {
   EXPECT_THAT(Error(ParseNamed({"--client-bytes-burst", "1K"})),
               HasSubstr("--client-bytes-per-second"));
   EXPECT_THAT(Error(ParseNamed({"--max-clients", "10"})), HasSubstr("--max-logins"));
+  EXPECT_EQ(Error(ParseNamed({"--queue-memory", "1M"})),
+            "--queue-memory is less than twice --queue-bytes");
+  EXPECT_TRUE(ParseNamed({"--queue-memory", "1M", "--queue-bytes", "512K"}).ok());
   EXPECT_TRUE(Parse({"--help"}).ok()) << "asks for help only";
 }
 
