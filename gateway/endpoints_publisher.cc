@@ -59,7 +59,7 @@ std::string ToJson(const OwnState& state) {
            {"hairpin", AnswerJson(info.hairpin)},
            {"latency_ms", latency}};
   }
-  const RegionId home = state.net_info.has_value() ? state.net_info->home : 0;
+  const RegionId home = state.net_info.has_value() ? state.net_info->home : state.home;
   const Json all = {{"version", 1},
                     {"public_key", state.key.has_value() ? Json(state.key->ToBase64()) : nullptr},
                     {"derp_region", home == 0 ? Json(nullptr) : Json(home)},
@@ -131,6 +131,13 @@ void EndpointsPublisher::SetNetInfo(const NetInfo& info) {
   const std::lock_guard<std::mutex> lock(mutex_);
   state_.net_info = info;
   Changed();
+}
+
+void EndpointsPublisher::SetHome(RegionId home) {
+  const std::lock_guard<std::mutex> lock(mutex_);
+  if (home == state_.home) return;
+  state_.home = home;
+  if (!state_.net_info.has_value()) Changed();
 }
 
 uint64_t EndpointsPublisher::runs() const {

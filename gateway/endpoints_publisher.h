@@ -25,6 +25,7 @@ struct OwnState {
   std::optional<PublicKey> key;
   std::vector<OwnEndpoint> endpoints;
   std::optional<NetInfo> net_info;
+  RegionId home = 0;  // without net_info, which has it too; 0: none
 };
 // As JSON text, a line at the end; docs/gateway.md has its format.
 std::string ToJson(const OwnState& state);
@@ -55,6 +56,8 @@ class EndpointsPublisher {
   void SetKey(const std::optional<PublicKey>& key);
   void SetEndpoints(std::span<const OwnEndpoint> endpoints);
   void SetNetInfo(const NetInfo& info);
+  // Counts only while the network has not been looked at.
+  void SetHome(RegionId home);
 
   // How often something was published, or was tried to.
   uint64_t runs() const;

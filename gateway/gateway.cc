@@ -163,10 +163,16 @@ absl::StatusOr<Gateway::ReloadResult> Gateway::Reload(const Config& next) {
 }
 
 void Gateway::Watch() {
+  if (!config_.derp_map.has_value()) {
+    home_ = 0;
+    return;
+  }
   const Instant now = SystemClock().Now();
-  if (!config_.derp_map.has_value() || now < next_watch_) return;
+  if (now < next_watch_) return;
   next_watch_ = now + (roster_.count > kManyPeers ? kWatchManyInterval : kWatchInterval);
-  const PathWatch::Changes changes = watch_.Look(engine_->Status(), now);
+  const EngineStatus status = engine_->Status();
+  home_ = status.home;
+  const PathWatch::Changes changes = watch_.Look(status, now);
   for (const std::string& line : changes.lines) Log().info("{}", line);
   for (const PeerIndex peer : changes.silent) {
     // The same addresses again, which forgets the one it had roamed to.

@@ -64,6 +64,8 @@ class Gateway final : private Handler {
   // directly or over a relay, and gives up roaming addresses that died (path_watch.h). Does nothing
   // without a relay map.
   void Watch();
+  // Our home region as of the last Watch(); 0: none.
+  RegionId home() const { return home_; }
   static constexpr Duration kWatchInterval = std::chrono::seconds(1);
 
  private:
@@ -81,6 +83,7 @@ class Gateway final : private Handler {
   GatewayTables tables_;
   PathWatch watch_;
   Instant next_watch_{};
+  RegionId home_ = 0;
   std::vector<std::unique_ptr<GatewayShard>> shards_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<PeerSet> peers_;  // of the engine

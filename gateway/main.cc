@@ -138,9 +138,11 @@ int NextSignal(int fd) {
 }
 
 // Returns the signal that asks to stop.
-int Serve(int signals, Gateway* gateway, Reloader* reloader) {
+int Serve(int signals, Gateway* gateway, Reloader* reloader, EndpointsPublisher* publisher) {
   const Clock& clock = SystemClock();
   while (true) {
+    gateway->Watch();
+    publisher->SetHome(gateway->home());
     const Instant now = clock.Now();
     const Duration wait =
         std::clamp<Duration>(reloader->NextDeadline() - now, Duration(0), Gateway::kWatchInterval);
@@ -155,7 +157,6 @@ int Serve(int signals, Gateway* gateway, Reloader* reloader) {
     }
     if (fds[1].revents != 0) reloader->OnReadable(clock.Now());
     reloader->Advance(clock.Now());
-    gateway->Watch();
   }
 }
 
@@ -188,7 +189,7 @@ int Run(const std::string& file, const Config& config) {
              gateway.port(), config.wireguard_address.ToString(), config.wireguard_port,
              config.local_port, config.range.ToString());
   Log().flush();
-  const int signal = Serve(signals.get(), &gateway, &reloader);
+  const int signal = Serve(signals.get(), &gateway, &reloader, &publisher);
   Log().info("gateway: stopping on {}", signal == SIGINT ? "SIGINT" : "SIGTERM");
   LogStatus(gateway);  // relays and peers are gone once it has stopped
   gateway.Stop();

@@ -73,6 +73,8 @@ TEST(OwnStateTest, AsJson) {
   EXPECT_EQ(Json::parse(ToJson(state)),
             Json::parse(R"({"version": 1, "public_key": null, "derp_region": null,
                             "endpoints": [], "net": null})"));
+  state.home = 5;  // as it is known without a look at the network
+  EXPECT_EQ(Json::parse(ToJson(state))["derp_region"], 5);
   state.key = PublicKey::Parse("Cp12ZWOjLKjkJaudNvN1GFTIACpxpTFCmRgdJxVCPHk=").value();
   state.endpoints = {Stun("192.0.2.1:41641"),
                      {*Endpoint::Parse("[2001:db8::1]:41641"), EndpointSource::kLocal}};
@@ -101,10 +103,13 @@ TEST_F(EndpointsPublisherTest, FileAndCommandAtEachChange) {
   publisher_.SetKey(*PublicKey::Parse(std::string(64, '5')));
   ASSERT_TRUE(Ran(2));
   EXPECT_EQ(Told("192.0.2.1:1"), 2u);
+  publisher_.SetHome(2);
+  ASSERT_TRUE(Ran(3));
+  EXPECT_EQ(Json::parse(Contents(options_.file))["derp_region"], 2);
   NetInfo info;
   info.home = 3;
   publisher_.SetNetInfo(info);
-  ASSERT_TRUE(Ran(3));
+  ASSERT_TRUE(Ran(4));
   EXPECT_EQ(Json::parse(Contents(options_.file))["derp_region"], 3);
   // Nothing beside it is left.
   EXPECT_EQ(Contents(options_.file + ".new"), "");

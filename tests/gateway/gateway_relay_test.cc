@@ -243,6 +243,20 @@ TEST_P(GatewayRelayTest, HomeLeadsToTheRelay) {
   EXPECT_THAT(Line("peer alice:"), HasSubstr(", path none confirmed"));
 }
 
+// Known without a netcheck, from where most peers are.
+TEST_P(GatewayRelayTest, HomeIsKnown) {
+  config_.netcheck = false;
+  Start();
+  gateway_->Watch();
+  EXPECT_EQ(gateway_->home(), kRegion);
+  Config next = config_;
+  next.derp_map.reset();
+  next.peers.erase(next.peers.begin() + kAlice);
+  ASSERT_TRUE(gateway_->Reload(next).ok());
+  gateway_->Watch();
+  EXPECT_EQ(gateway_->home(), 0);
+}
+
 // The relay says whose a packet is; a key that no peer has gets nothing to WireGuard.
 TEST_P(GatewayRelayTest, StrangersOverTheRelayAreDropped) {
   Start();

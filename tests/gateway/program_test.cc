@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -278,6 +279,20 @@ TEST(ProgramTest, TellsItsEndpoints) {
   WriteConfig(ports, kSmall + std::string(R"("endpoints_command": ["echo", "again"], )"));
   program.Signal(SIGHUP);
   ASSERT_TRUE(program.Says("endpoints_command: again")) << program.output();
+  program.Signal(SIGTERM);
+  EXPECT_EQ(program.Wait(), 0);
+}
+
+// Our home is told where nothing measures which relay is near, too.
+TEST(ProgramTest, TellsItsHomeWithoutNetcheck) {
+  const std::string key = std::string(std::getenv("TEST_TMPDIR")) + "/home.key";
+  std::ofstream(key) << "qIvMZbdmwJ9CEzfCDlrGMcSPxnqNcSiElRqtSfIyAF0=\n";
+  ASSERT_EQ(chmod(key.c_str(), 0600), 0);
+  Program program({"--config", WriteConfig(Ports(), R"(
+      "engine": {"shards": 1, "socket_buffer": 65536, "ipv6": false, "netcheck": false},
+      "private_key_file": "home.key", "derp_home": 7, "endpoints_command": ["cat"],
+      "derp_map": {"Regions": {"7": {"Nodes": [{"HostName": "127.0.0.1", "DERPPort": 9}]}}}, )")});
+  EXPECT_TRUE(program.Says("\"derp_region\": 7")) << program.output();
   program.Signal(SIGTERM);
   EXPECT_EQ(program.Wait(), 0);
 }
