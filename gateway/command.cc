@@ -70,6 +70,10 @@ int Spawn(const std::vector<std::string>& argv, const std::vector<std::string>& 
   return error;
 }
 
+int64_t Ms(Duration time) {
+  return std::chrono::duration_cast<std::chrono::milliseconds>(time).count();
+}
+
 // How long a program that was killed may take to be gone.
 constexpr int kKillPatienceMs = 1000;
 
@@ -103,6 +107,7 @@ class Running {
   Running(pid_t pid, io::Fd input, io::Fd output, absl::string_view text)
       : pid_(pid),
         exit_(static_cast<int>(syscall(SYS_pidfd_open, pid, 0))),
+        exit_error_(exit_.valid() ? 0 : errno),
         input_(std::move(input)),
         output_(std::move(output)),
         text_(text) {
@@ -110,21 +115,25 @@ class Running {
     fcntl(output_.get(), F_SETFL, O_NONBLOCK);
   }
 
-  // Until it has exited, the time is up (false), or `stop_fd` is readable (false).
-  bool Wait(Instant deadline, int stop_fd) {
+  // "" once it has exited; else why it is not waited for any longer.
+  std::string Wait(Duration timeout, int stop_fd) {
+    // Before Linux 5.3.
+    if (!exit_.valid()) return absl::StrCat("pidfd_open failed: ", std::strerror(exit_error_));
+    const Instant deadline = SystemClock().Now() + timeout;
     while (true) {
       const Duration left = deadline - SystemClock().Now();
-      if (left <= Duration(0)) return false;
+      if (left <= Duration(0)) return absl::StrCat("it had not ended after ", Ms(timeout), " ms");
       pollfd fds[] = {{exit_.get(), POLLIN, 0},
                       {output_.get(), POLLIN, 0},
                       {input_.get(), POLLOUT, 0},
                       {stop_fd, POLLIN, 0}};
-      const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(left).count() + 1;
-      if (poll(fds, std::size(fds), static_cast<int>(ms)) < 0 && errno != EINTR) return false;
+      if (poll(fds, std::size(fds), static_cast<int>(Ms(left)) + 1) < 0 && errno != EINTR) {
+        return absl::StrCat("poll failed: ", std::strerror(errno));
+      }
       if (fds[1].revents != 0) Read();
       if (fds[2].revents != 0) Write();
-      if (fds[0].revents != 0) return true;
-      if (fds[3].revents != 0) return false;
+      if (fds[0].revents != 0) return "";
+      if (fds[3].revents != 0) return "the gateway stops";
     }
   }
   // Its exit status as waitpid() has it, after its group was killed; nothing if it could not be
@@ -144,7 +153,6 @@ class Running {
     LeftBehind::Instance().Add(pid_);
     return std::nullopt;
   }
-  bool valid() const { return exit_.valid(); }
   std::string TakeText() { return std::move(said_); }
 
  private:
@@ -169,6 +177,7 @@ class Running {
 
   const pid_t pid_;
   const io::Fd exit_;
+  const int exit_error_;  // why there is none
   io::Fd input_;
   io::Fd output_;
   absl::string_view text_;  // not written yet
@@ -218,14 +227,13 @@ CommandResult RunCommand(const std::vector<std::string>& argv, absl::string_view
   in.read.Close();
   out.write.Close();
   Running running(pid, std::move(in.write), std::move(out.read), input);
-  const bool ended = running.valid() && running.Wait(SystemClock().Now() + timeout, stop_fd);
+  const std::string given_up = running.Wait(timeout, stop_fd);
   const std::optional<int> status = running.End();
   result.output = running.TakeText();
-  if (!status.has_value() || !ended) {
-    result.problem =
-        absl::StrCat(status.has_value() ? "killed" : "cannot be killed and is left behind",
-                     ", as it had not ended after ",
-                     std::chrono::duration_cast<std::chrono::milliseconds>(timeout).count(), " ms");
+  if (!status.has_value()) {
+    result.problem = absl::StrCat("cannot be killed and is left behind, as ", given_up);
+  } else if (!given_up.empty()) {
+    result.problem = absl::StrCat("killed, as ", given_up);
   } else if (WIFSIGNALED(*status)) {
     result.problem = absl::StrCat("ended by signal ", WTERMSIG(*status));
   } else if (WEXITSTATUS(*status) != 0) {
