@@ -264,6 +264,11 @@ void Client::Inherit(const std::vector<PublicKey>& peers) {
   }
 }
 
+void Client::CountOut(uint32_t frames, size_t bytes) {
+  worker_->counters().packets_out.Add(frames);
+  worker_->counters().bytes_out.Add(bytes - frames * derp::kPacketHeaderSize);
+}
+
 // ---- Time ----
 
 Instant Client::OwnDeadline() const { return std::min(session_.deadline(), resume_at_); }

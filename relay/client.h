@@ -55,6 +55,7 @@ class Client final : public Connection, private derp::ServerEvents {
   void OnClosed() override;
   void OnTimer(Instant now) override;
   Instant OwnDeadline() const override;
+  void CountOut(uint32_t frames, size_t bytes) override;
 
   // ---- ServerEvents ----
   absl::Status OnLogin(derp::ServerSession& session) override;

@@ -1,6 +1,7 @@
 #include "relay/connection.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "relay/worker.h"
@@ -95,13 +96,14 @@ bool Connection::FlushControl() {
 }
 
 bool Connection::FlushQueue() {
-  Counters& counters = worker_->counters();
   for (derp::Bytes bytes = queue_.Front(); !bytes.empty(); bytes = queue_.Front()) {
     const size_t taken = Hand(bytes);
     const uint32_t frames = queue_.Consume(taken, worker_->pool());
-    frames_out_ += frames;
-    (counters.*PacketsOut()).Add(frames);
-    counters.bytes_out.Add(taken);
+    begun_bytes_ += static_cast<uint32_t>(taken);
+    if (frames > 0) {
+      frames_out_ += frames;
+      CountOut(frames, std::exchange(begun_bytes_, 0));
+    }
     if (taken < bytes.size()) return false;
     if (!Control().empty() && !FlushControl()) return false;
   }

@@ -70,7 +70,8 @@ class Connection : public io::StreamHandler, private derp::TlsSink, private derp
   virtual void OnClosed() = 0;
   virtual void OnTimer(Instant now) = 0;
   virtual Instant OwnDeadline() const = 0;
-  virtual Counter Counters::*PacketsOut() const { return &Counters::packets_out; }
+  // So many frames, of `bytes` together, have been handed to the stream to their end.
+  virtual void CountOut(uint32_t frames, size_t bytes) = 0;
 
   // ---- StreamHandler ----
   void OnConnect(io::StreamId) override {}
@@ -120,8 +121,9 @@ class Connection : public io::StreamHandler, private derp::TlsSink, private derp
   std::unique_ptr<derp::TlsSession> tls_;
   bool closed_ = false;
   bool dirty_ = false;
-  bool overflow_ = false;  // the stream did not take what TLS had to write
-  Instant now_{};          // of the bytes being received
+  bool overflow_ = false;     // the stream did not take what TLS had to write
+  uint32_t begun_bytes_ = 0;  // handed over of a frame that was not handed over to its end
+  Instant now_{};             // of the bytes being received
   Timer timer_;
   // Writing makes progress as long as this changes.
   uint64_t acked_ = 0;

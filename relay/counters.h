@@ -36,7 +36,7 @@ namespace ringsock::relay {
   X(forwarded_in, "packets", "forwarded_in", "Packets received from meshed servers")              \
   X(forwarded_out, "packets", "forwarded_out", "Packets handed to meshed servers")                \
   X(bytes_in, "packet_bytes", "in", "Bytes of packets received from clients")                     \
-  X(bytes_out, "packet_bytes", "out", "Bytes of frames handed to streams, 37 a packet included")  \
+  X(bytes_out, "packet_bytes", "out", "Bytes of packets handed to the stream of their client")    \
   X(dropped_unknown, "dropped", "unknown_peer", "Packets to a key that is not connected")         \
   X(dropped_queue_full, "dropped", "queue_full", "Oldest packets of a queue over its bytes")      \
   X(dropped_queue_age, "dropped", "queue_age", "Oldest packets of a queue over its age")          \

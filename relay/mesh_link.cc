@@ -94,6 +94,8 @@ void MeshLink::OnSecure() {
   Reschedule();
 }
 
+void MeshLink::CountOut(uint32_t frames, size_t) { worker_->counters().forwarded_out.Add(frames); }
+
 absl::Status MeshLink::OnBytes(derp::MutableBytes bytes, Instant now) {
   return session_.Receive(bytes, now);
 }

@@ -61,7 +61,7 @@ class MeshLink final : public Connection, private derp::ClientEvents {
   void OnClosed() override;
   void OnTimer(Instant now) override;
   Instant OwnDeadline() const override;
-  Counter Counters::*PacketsOut() const override { return &Counters::forwarded_out; }
+  void CountOut(uint32_t frames, size_t bytes) override;
 
   // ---- ClientEvents ----
   void OnReady(const derp::ServerInfo& info) override;

@@ -74,6 +74,11 @@ TEST_F(MeshTest, LargePacketsCross) {
   ASSERT_TRUE(a.Send(far.key(), std::string(65536, 'x')));
   RunFor(seconds(1));
   EXPECT_EQ(far.Text(), std::string(65536, 'x') + "|");
+  // Bytes are those of clients, at either end.
+  EXPECT_EQ(stats().bytes_in, 65536u);
+  EXPECT_EQ(stats().bytes_out, 0u);
+  EXPECT_EQ(Second().bytes_in, 0u);
+  EXPECT_EQ(Second().bytes_out, 65536u);
 }
 
 // The limit is one client's; a server of the mesh carries those of many.

@@ -4,6 +4,8 @@
 
 #include <gmock/gmock.h>
 
+#include <numeric>
+
 #include "absl/strings/str_cat.h"
 #include "tests/relay/relay_world.h"
 
@@ -53,6 +55,7 @@ TEST_P(ServerTest, ForwardsBothWaysInOrder) {
 }
 
 TEST_P(ServerTest, CarriesPacketsOfAllSizes) {
+  options_.queues.stream_bytes = 64 << 10;  // the largest go in parts
   StartHere();
   TestClient& a = Join(1);
   TestClient& b = Join(2, other());
@@ -65,6 +68,9 @@ TEST_P(ServerTest, CarriesPacketsOfAllSizes) {
   for (size_t i = 0; i < sizes.size(); ++i) {
     EXPECT_EQ(b.packets[i].second, std::string(sizes[i], 'p')) << sizes[i];
   }
+  EXPECT_EQ(stats().packets_out, sizes.size());
+  EXPECT_EQ(stats().bytes_in, std::accumulate(sizes.begin(), sizes.end(), size_t{0}));
+  EXPECT_EQ(stats().bytes_out, stats().bytes_in);
 }
 
 TEST_P(ServerTest, PacketsThatFollowTheLoginAtOnceArrive) {
