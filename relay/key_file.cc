@@ -14,10 +14,8 @@ namespace {
 // A key has 64 characters at most; the rest is for comments.
 constexpr size_t kMaxKeyFile = 4096;
 
-}  // namespace
-
-absl::StatusOr<PrivateKey> LoadKey(const std::string& path) {
-  absl::StatusOr<std::string> text = ReadStateFile(path, kMaxKeyFile, Secrecy::kOwnerOnly);
+absl::StatusOr<PrivateKey> ReadKey(const std::string& path, Secrecy secrecy) {
+  absl::StatusOr<std::string> text = ReadStateFile(path, kMaxKeyFile, secrecy);
   if (!text.ok()) return text.status();
   const absl::string_view all = *text;
   absl::StatusOr<PrivateKey> key =
@@ -33,9 +31,15 @@ absl::StatusOr<PrivateKey> LoadKey(const std::string& path) {
   return key;
 }
 
+}  // namespace
+
+absl::StatusOr<PrivateKey> LoadKey(const std::string& path) {
+  return ReadKey(path, Secrecy::kNotOthers);
+}
+
 absl::StatusOr<PrivateKey> LoadOrMakeKey(const std::string& path, bool* made) {
   *made = false;
-  absl::StatusOr<PrivateKey> kept = LoadKey(path);
+  absl::StatusOr<PrivateKey> kept = ReadKey(path, Secrecy::kOwnerOnly);
   if (kept.ok() || !absl::IsNotFound(kept.status())) return kept;
   PrivateKey fresh = PrivateKey::Generate();
   std::string base64 = fresh.ToBase64();
@@ -44,7 +48,7 @@ absl::StatusOr<PrivateKey> LoadOrMakeKey(const std::string& path, bool* made) {
   sodium_memzero(text.data(), text.size());
   sodium_memzero(base64.data(), base64.size());
   // Another program was faster: its key it is.
-  if (absl::IsAlreadyExists(status)) return LoadKey(path);
+  if (absl::IsAlreadyExists(status)) return ReadKey(path, Secrecy::kOwnerOnly);
   if (!status.ok()) return status;
   *made = true;
   return fresh;

@@ -15,7 +15,8 @@ namespace ringsock::relay {
 // know the relay by its key.
 absl::StatusOr<PrivateKey> LoadOrMakeKey(const std::string& path, bool* made);
 
-// A secret of 32 bytes that is shared with others by hand: the same file, never made.
+// A secret of 32 bytes that is shared with others by hand: the same file, never made. A group may
+// have it: service managers hand over root's files so.
 absl::StatusOr<PrivateKey> LoadKey(const std::string& path);
 
 }  // namespace ringsock::relay

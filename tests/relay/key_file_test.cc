@@ -3,6 +3,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <string>
 #include <thread>
@@ -60,6 +61,18 @@ TEST(KeyFileTest, ReadableByOthersIsRefused) {
     const auto key = LoadOrMakeKey(file, &made);
     EXPECT_TRUE(absl::IsPermissionDenied(key.status())) << key.status();
   }
+}
+
+// As systemd hands over credentials (LoadCredential=).
+TEST(KeyFileTest, ASharedKeyMayBeReadableByAGroup) {
+  const TemporaryDirectory dir;
+  const std::string text = PrivateKey::Generate().ToBase64();
+  for (const mode_t mode : {0400, 0440, 0640}) {
+    const auto key = LoadKey(dir.Write("mesh.key", text, mode));
+    EXPECT_TRUE(key.ok()) << key.status();
+    unlink((dir / "mesh.key").c_str());
+  }
+  EXPECT_FALSE(LoadKey(dir.Write("mesh.key", text, 0444)).ok());
 }
 
 TEST(KeyFileTest, DamagedIsRefusedUnshownAndNotReplaced) {
