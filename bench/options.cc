@@ -248,14 +248,15 @@ absl::StatusOr<std::vector<SubjectSpec>> ParseSubjects(absl::string_view text) {
 
 absl::Status ParseEngineOptions(absl::string_view text, io::LoopOptions* options) {
   uint32_t spin_us = 0;
+  // The bounds are those of the engine (core/engine_options.cc).
   const std::map<std::string, Setter> keys = {
       {"gso", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gso); }},
       {"gro", [=](auto k, auto v) { return ParseSwitch(k, v, &options->gro); }},
       {"zero_copy", [=](auto k, auto v) { return ParseSwitch(k, v, &options->zero_copy); }},
-      {"rx_buffers", UintFlag(1, 4096, &options->rx_buffers)},
+      {"rx_buffers", UintFlag(1, 32768, &options->rx_buffers)},
       {"rx_batch", UintFlag(1, 1024, &options->rx_batch)},
       {"tx_queue", UintFlag(1, 16384, &options->tx_queue)},
-      {"tx_slabs", UintFlag(1, 8192, &options->tx_slabs)},
+      {"tx_slabs", UintFlag(0, 4096, &options->tx_slabs)},
       {"spin_us",
        [&, options](absl::string_view k, absl::string_view v) {
          const absl::Status status = ParseUint(k, v, 0, 1'000'000, &spin_us);

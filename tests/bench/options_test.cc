@@ -153,10 +153,11 @@ TEST(OptionsTest, EngineOptions) {
   EXPECT_TRUE(options.gro);
   EXPECT_EQ(options.rx_buffers, 32u);
   EXPECT_EQ(options.spin, std::chrono::microseconds(20));
-  EXPECT_TRUE(ParseEngineOptions("tx_queue=16384", &options).ok());
+  EXPECT_TRUE(ParseEngineOptions("tx_queue=16384,rx_buffers=32768,tx_slabs=0", &options).ok());
+  EXPECT_TRUE(ParseEngineOptions("rx_buffers=32", &options).ok());
   EXPECT_THAT(EngineOptionsText(options), HasSubstr("rx_buffers=32"));
-  for (const char* bad :
-       {"", "gso", "gso=2", "gso=", "turbo=1", "rx_batch=0", "tx_slabs=many", "tx_queue=16385"}) {
+  for (const char* bad : {"", "gso", "gso=2", "gso=", "turbo=1", "rx_batch=0", "tx_slabs=many",
+                          "tx_slabs=4097", "tx_queue=16385"}) {
     EXPECT_FALSE(ParseEngineOptions(bad, &options).ok()) << bad;
   }
 }
