@@ -12,7 +12,6 @@
 namespace ringsock {
 namespace {
 
-constexpr std::array<uint8_t, 12> kV4Prefix = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
 constexpr uint32_t kRelayAddress = (127u << 24) | (3u << 16) | (3u << 8) | 40u;
 
 bool AllDigits(absl::string_view text) {
@@ -32,18 +31,7 @@ absl::StatusOr<uint32_t> ParseZone(absl::string_view zone) {
 }  // namespace
 
 IpAddress IpAddress::V4(uint8_t a, uint8_t b, uint8_t c, uint8_t d) {
-  IpAddress ip;
-  std::copy(kV4Prefix.begin(), kV4Prefix.end(), ip.bytes.begin());
-  ip.bytes[12] = a;
-  ip.bytes[13] = b;
-  ip.bytes[14] = c;
-  ip.bytes[15] = d;
-  return ip;
-}
-
-IpAddress IpAddress::V4(uint32_t host_order) {
-  return V4(static_cast<uint8_t>(host_order >> 24), static_cast<uint8_t>(host_order >> 16),
-            static_cast<uint8_t>(host_order >> 8), static_cast<uint8_t>(host_order));
+  return V4((uint32_t{a} << 24) | (uint32_t{b} << 16) | (uint32_t{c} << 8) | d);
 }
 
 IpAddress IpAddress::V6(const std::array<uint8_t, 16>& bytes, uint32_t zone) {
@@ -79,10 +67,6 @@ absl::StatusOr<IpAddress> IpAddress::Parse(absl::string_view text) {
   return V6(v6, *zone);
 }
 
-bool IpAddress::IsV4() const {
-  return std::equal(kV4Prefix.begin(), kV4Prefix.end(), bytes.begin());
-}
-
 bool IpAddress::IsLoopback() const {
   if (IsV4()) return bytes[12] == 127;
   constexpr std::array<uint8_t, 16> kLoopback = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1};
@@ -94,11 +78,6 @@ bool IpAddress::IsUnspecified() const { return *this == AnyV6() || *this == AnyV
 bool IpAddress::IsLinkLocal() const {
   if (IsV4()) return bytes[12] == 169 && bytes[13] == 254;
   return bytes[0] == 0xfe && (bytes[1] & 0xc0) == 0x80;
-}
-
-uint32_t IpAddress::V4HostOrder() const {
-  return (uint32_t{bytes[12]} << 24) | (uint32_t{bytes[13]} << 16) | (uint32_t{bytes[14]} << 8) |
-         bytes[15];
 }
 
 std::string IpAddress::ToString() const {
@@ -150,45 +129,6 @@ absl::StatusOr<std::vector<Endpoint>> Endpoint::ParseList(absl::string_view text
     endpoints.push_back(*endpoint);
   }
   return endpoints;
-}
-
-Endpoint Endpoint::FromSockaddr(const sockaddr_storage& address) {
-  return FromSockaddr(reinterpret_cast<const sockaddr*>(&address));
-}
-
-Endpoint Endpoint::FromSockaddr(const sockaddr* address) {
-  Endpoint endpoint;
-  if (address->sa_family == AF_INET) {
-    sockaddr_in v4;
-    std::memcpy(&v4, address, sizeof(v4));
-    endpoint.ip = IpAddress::V4(ntohl(v4.sin_addr.s_addr));
-    endpoint.port = ntohs(v4.sin_port);
-  } else if (address->sa_family == AF_INET6) {
-    sockaddr_in6 v6;
-    std::memcpy(&v6, address, sizeof(v6));
-    endpoint.ip =
-        IpAddress::V6(std::bit_cast<std::array<uint8_t, 16>>(v6.sin6_addr), v6.sin6_scope_id);
-    endpoint.port = ntohs(v6.sin6_port);
-  }
-  return endpoint;
-}
-
-socklen_t Endpoint::ToSockaddr(sockaddr_storage* out) const {
-  if (IsV4()) {
-    sockaddr_in v4 = {};
-    v4.sin_family = AF_INET;
-    v4.sin_port = htons(port);
-    v4.sin_addr.s_addr = htonl(ip.V4HostOrder());
-    std::memcpy(out, &v4, sizeof(v4));
-    return sizeof(v4);
-  }
-  sockaddr_in6 v6 = {};
-  v6.sin6_family = AF_INET6;
-  v6.sin6_port = htons(port);
-  v6.sin6_addr = std::bit_cast<in6_addr>(ip.bytes);
-  v6.sin6_scope_id = ip.zone;
-  std::memcpy(out, &v6, sizeof(v6));
-  return sizeof(v6);
 }
 
 std::string Endpoint::ToString() const {
