@@ -117,6 +117,7 @@ class Flood {
 // Packets arrive at every moment of a close and of an open.
 TEST_P(LoopKernelTest, ClosesAndRebindsWhileAnotherThreadSends) {
   Peer& peer = AddPeer();
+  MoveToAPortOfItsOwn(peer);
   peer.recorder.keep = false;
   UdpConfig config;
   config.bind = peer.address;

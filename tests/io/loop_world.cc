@@ -223,6 +223,23 @@ LoopTest::Peer& LoopTest::AddPeer(LoopOptions options, UdpConfig config) {
   return peer;
 }
 
+void LoopTest::MoveToAPortOfItsOwn(Peer& peer) {
+  peer.loop->CloseUdp(peer.socket);
+  UdpConfig config;
+  config.bind = peer.address;
+  // Other tests run beside this one.
+  uint32_t port = 61'000 + static_cast<uint32_t>(getpid()) % 4000;
+  for (; port < 65'536; ++port) {
+    config.bind.port = static_cast<uint16_t>(port);
+    const auto socket = peer.loop->OpenUdp(config, &peer.recorder);
+    if (!socket.ok()) continue;
+    peer.socket = *socket;
+    peer.address = peer.loop->LocalEndpoint(peer.socket);
+    return;
+  }
+  ADD_FAILURE() << "no free port";
+}
+
 bool LoopTest::Until(const std::function<bool()>& predicate, const char* what) {
   // In simulation a turn costs next to nothing, so the guard counts both turns and time.
   const Instant end = SystemClock().Now() + std::chrono::seconds(20);

@@ -110,6 +110,9 @@ class LoopTest : public testing::TestWithParam<WorldParam> {
   // A loop with one open socket. `config.bind` is filled in when it is unset.
   Peer& AddPeer(LoopOptions options, UdpConfig config = {});
   Peer& AddPeer() { return AddPeer(Options()); }
+  // For a test that gives its port up for a moment: to one that the kernel gives to nobody who asks
+  // for any.
+  void MoveToAPortOfItsOwn(Peer& peer);
   Endpoint Bind(size_t index, uint16_t port = 0) {
     return {world_->Address(index, GetParam().v4), port, 0};
   }
