@@ -1,9 +1,7 @@
-// Memory of the receive buffers, and bounds before everything that is read from one.
+// Memory of the receive buffers, and the ring they are handed over in.
 #include "io/buffer_ring.h"
 
-#include <netinet/in.h>
 #include <sys/mman.h>
-#include <sys/socket.h>
 
 #include <bit>
 #include <cerrno>
@@ -21,35 +19,7 @@ std::byte* Map(size_t bytes) {
 
 size_t RingBytes(uint32_t slots) { return slots * sizeof(io_uring_buf); }
 
-// The source address, of which the kernel wrote `length` bytes; there is room for either.
-Endpoint ParseName(const std::byte* name, uint32_t length) {
-  static_assert(sizeof(sockaddr_in6) <= kNameRoom);
-  sa_family_t family = AF_UNSPEC;
-  if (length >= sizeof family) memcpy(&family, name, sizeof family);
-  const bool whole = (family == AF_INET && length >= sizeof(sockaddr_in)) ||
-                     (family == AF_INET6 && length >= sizeof(sockaddr_in6));
-  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(name)) : Endpoint{};
-}
-
 }  // namespace
-
-std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer) {
-  if (buffer.size() < kHeaderRoom) return std::nullopt;
-  io_uring_recvmsg_out header;
-  memcpy(&header, buffer.data(), sizeof header);
-  if (header.namelen > kNameRoom || header.controllen > kControlRoom) return std::nullopt;
-
-  ReceivedMessage message;
-  const std::byte* const name = buffer.data() + sizeof header;
-  message.from = ParseName(name, header.namelen);
-  message.control = {name + kNameRoom, header.controllen};
-  message.payload = buffer.subspan(kHeaderRoom);
-  // Lost control data would be a lost segment size: the train could not be cut.
-  message.truncated =
-      (header.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || header.payloadlen > message.payload.size();
-  if (!message.truncated) message.payload = message.payload.first(header.payloadlen);
-  return message;
-}
 
 BufferRing::~BufferRing() {
   if (ring_ != nullptr) munmap(ring_, RingBytes(slots_));

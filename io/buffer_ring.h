@@ -4,9 +4,12 @@
 #define RINGSOCK_IO_BUFFER_RING_H_
 
 #include <liburing.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 
 #include <cstddef>
 #include <cstdint>
+#include <cstring>
 #include <optional>
 #include <span>
 #include <vector>
@@ -34,8 +37,34 @@ struct ReceivedMessage {
   std::span<std::byte> payload;
 };
 
+// The source address, of which the kernel wrote `length` bytes; there is room for either.
+inline Endpoint ParseReceivedName(const std::byte* name, uint32_t length) {
+  static_assert(sizeof(sockaddr_in6) <= kNameRoom);
+  sa_family_t family = AF_UNSPEC;
+  if (length >= sizeof family) memcpy(&family, name, sizeof family);
+  const bool whole = (family == AF_INET && length >= sizeof(sockaddr_in)) ||
+                     (family == AF_INET6 && length >= sizeof(sockaddr_in6));
+  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(name)) : Endpoint{};
+}
+
 // `buffer` is what the completion says was written. Nothing if it is malformed.
-std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer);
+inline std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer) {
+  if (buffer.size() < kHeaderRoom) return std::nullopt;
+  io_uring_recvmsg_out header;
+  memcpy(&header, buffer.data(), sizeof header);
+  if (header.namelen > kNameRoom || header.controllen > kControlRoom) return std::nullopt;
+
+  const std::byte* const name = buffer.data() + sizeof header;
+  std::span<std::byte> payload = buffer.subspan(kHeaderRoom);
+  // Lost control data would be a lost segment size: the train could not be cut.
+  const bool truncated =
+      (header.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || header.payloadlen > payload.size();
+  if (!truncated) payload = payload.first(header.payloadlen);
+  return ReceivedMessage{.truncated = truncated,
+                         .from = ParseReceivedName(name, header.namelen),
+                         .control = {name + kNameRoom, header.controllen},
+                         .payload = payload};
+}
 
 class BufferRing {
  public:

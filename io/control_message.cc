@@ -52,11 +52,11 @@ void ParseOne(const cmsghdr& header, std::span<const std::byte> payload, Receive
 
 }  // namespace
 
-size_t BuildSendControl(uint32_t segment_size, const IpAddress& from, bool socket_is_v4,
-                        ControlBuffer* out) {
+size_t BuildSendControl(std::optional<uint32_t> segment_size, const IpAddress& from,
+                        bool socket_is_v4, ControlBuffer* out) {
   size_t used = 0;
-  if (segment_size != 0) {
-    used = Append(SOL_UDP, UDP_SEGMENT, static_cast<uint16_t>(segment_size), out, used);
+  if (segment_size.has_value()) {
+    used = Append(SOL_UDP, UDP_SEGMENT, static_cast<uint16_t>(*segment_size), out, used);
   }
   if (from.IsUnspecified() || from.IsV4() != socket_is_v4) return used;
   if (socket_is_v4) {

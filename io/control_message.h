@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <optional>
 #include <span>
 
 #include "base/endpoint.h"
@@ -20,10 +21,11 @@ struct alignas(8) ControlBuffer {
   std::byte data[kControlSpace];
 };
 
-// Writes what a train needs: UDP_SEGMENT if `segment_size` is not 0, and the source address if
-// `from` is specified and of the socket's family. Returns the bytes used, 0 for "no control data".
-size_t BuildSendControl(uint32_t segment_size, const IpAddress& from, bool socket_is_v4,
-                        ControlBuffer* out);
+// Writes what a train needs: UDP_SEGMENT if there is a segment size (0: one datagram, whatever the
+// socket is set to), and the source address if `from` is specified and of the socket's family.
+// Returns the bytes used, 0 for "no control data".
+size_t BuildSendControl(std::optional<uint32_t> segment_size, const IpAddress& from,
+                        bool socket_is_v4, ControlBuffer* out);
 
 struct ReceiveControl {
   uint32_t segment_size = 0;          // UDP_GRO: 0 when the datagram came alone

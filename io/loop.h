@@ -134,7 +134,8 @@ struct SendFailure {
 class UdpHandler {
  public:
   virtual ~UdpHandler() = default;
-  // Trains in order of arrival. May call Send(); must not call Poll(), Flush(), or close a socket.
+  // Trains in order of arrival. May call Send() and Flush(); must not call Poll() or close a
+  // socket.
   virtual void OnReceive(SocketId socket, std::span<const RxTrain> trains) = 0;
   // Must not call Send().
   virtual void OnSendFailure(SocketId socket, const SendFailure& failure) = 0;

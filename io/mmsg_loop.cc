@@ -111,7 +111,7 @@ struct TxBatch {
     header.msg_namelen = part.to.ToSockaddr(&to[i]);
     header.msg_iov = &vectors[i];
     header.msg_iovlen = 1;
-    const uint32_t segment = part.packets() > 1 ? part.segment_size : 0;
+    const auto segment = part.packets() > 1 ? std::optional(part.segment_size) : std::nullopt;
     header.msg_controllen = BuildSendControl(segment, part.from, v4, &control[i]);
     header.msg_control = header.msg_controllen > 0 ? &control[i] : nullptr;
   }
@@ -481,7 +481,7 @@ int MmsgLoop::SendOne(const Socket& socket, const TxTrain& part, TrainReplay::Pa
   header.msg_namelen = part.to.ToSockaddr(&to);
   header.msg_iov = &vector;
   header.msg_iovlen = 1;
-  header.msg_controllen = BuildSendControl(0, part.from, socket.udp.local.IsV4(), &control);
+  header.msg_controllen = BuildSendControl({}, part.from, socket.udp.local.IsV4(), &control);
   header.msg_control = header.msg_controllen > 0 ? &control : nullptr;
   for (;;) {
     if (sendmsg(socket.udp.fd.get(), &header, MSG_DONTWAIT) >= 0) return 0;

@@ -233,11 +233,13 @@ void Uring::SubmitAndWait(Duration timeout) {
 void Uring::Enter(uint32_t wait_for, uint32_t flags, const __kernel_timespec* timeout) {
   io_uring_getevents_arg argument{};
   argument.ts = reinterpret_cast<uintptr_t>(timeout);
+  void* const extra = timeout == nullptr ? nullptr : &argument;
+  if (timeout != nullptr) flags |= IORING_ENTER_EXT_ARG;
   do {
     io_uring_smp_store_release(ring_.sq.ktail, ring_.sq.sqe_tail);
     const int result =
-        io_uring_enter2(ring_.ring_fd, queued(), wait_for, flags | IORING_ENTER_EXT_ARG,
-                        reinterpret_cast<sigset_t*>(&argument), sizeof argument);
+        io_uring_enter2(ring_.ring_fd, queued(), wait_for, flags, static_cast<sigset_t*>(extra),
+                        extra == nullptr ? 0 : sizeof argument);
     submitted_ = io_uring_smp_load_acquire(ring_.sq.khead);
     if (result >= 0) continue;
     switch (-result) {

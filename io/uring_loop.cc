@@ -4,8 +4,6 @@
 // to its socket, the end of a send to the sender. So Flush() may be called while received trains
 // wait, and handlers are called from Deliver() alone.
 //
-// All sockets share one buffer ring. A busy one may empty it; then every receive ends with ENOBUFS.
-// They are armed again when buffers are back, those that got nothing first, so that all get turns.
 #include "io/uring_loop.h"
 
 #include <poll.h>
@@ -27,6 +25,7 @@
 #include "io/udp_reopen.h"
 #include "io/udp_socket.h"
 #include "io/uring.h"
+#include "io/uring_receiver.h"
 #include "io/uring_sender.h"
 #include "io/uring_socket.h"
 #include "io/uring_streams.h"
@@ -50,6 +49,7 @@ class UringLoop final : public Loop {
         memory_(UringSender::MemoryNeeded(options), options.zero_copy),
         window_(std::max(1u, options.rx_buffers)),
         sender_(options, &ring_, &memory_, [this] { Reap(); }),
+        receiver_(&ring_, &buffers_, [this](SocketId id) { return Find(id); }),
         streams_(options, &ring_) {
     batch_.reserve(rx_batch_);
     held_.reserve(rx_batch_);
@@ -85,17 +85,14 @@ class UringLoop final : public Loop {
   }
 
   void Start();
-  void ArmReceives();
-  void ArmReceive(UringSocket& socket);
-  void ResumePaused();
+  void Arm();
   void ArmWaker();
   size_t TurnStreams();
   bool Wait(Instant deadline);
   bool Spin(Instant deadline);
 
   void Reap();
-  void OnReceiveCompletion(SocketId id, const io_uring_cqe& cqe);
-  void OnReceiveEnd(UringSocket& socket, int result);
+  void OnReceived(UringSocket* socket, const io_uring_cqe& cqe);
   void OnNotification(CompletionTag tag, int result);
   void MarkReady(UringSocket& socket);
   size_t Deliver();
@@ -112,6 +109,7 @@ class UringLoop final : public Loop {
   Uring ring_;
   ReceiveWindow window_;
   UringSender sender_;
+  UringReceiver receiver_;
   RetiredSockets retired_{[this] { Flush(); }};
   UringStreams streams_;
 
@@ -120,11 +118,7 @@ class UringLoop final : public Loop {
 
   std::array<std::unique_ptr<UringSocket>, kMaxSockets> sockets_;
   std::array<uint32_t, kMaxSockets> generations_{};
-  SocketQueue ready_;   // have filled buffers
-  SocketQueue hungry_;  // to be armed first: their last receive got nothing
-  SocketQueue unarmed_;
-  SocketQueue paused_;                    // their receives fail: to be armed later
-  Instant next_resume_ = Instant::max();  // the earliest of those
+  SocketQueue ready_;  // have filled buffers
 
   CacheLineVector<RxTrain> batch_;
   CacheLineVector<uint16_t> held_;  // buffers that the handler is being shown
@@ -140,6 +134,7 @@ absl::Status UringLoop::Init() {
   const uint32_t sends = std::max(1u, options_.tx_queue) + kMaxTrainPackets;
   const uint32_t completions =
       2 * (sends + options_.tx_slabs + options_.rx_buffers + kMaxSockets + options_.stream_buffers);
+  receiver_.MayNotWait(ProbeReceiveWithoutWaiting());
   if (auto status = ring_.Open(sends, completions); !status.ok()) return status;
   buffers_.SetWindow(window_.size());
   return buffers_.Open(ring_.get(), kBufferGroup, options_.rx_buffers, kRxBufferSize,
@@ -182,7 +177,7 @@ absl::StatusOr<SocketId> UringLoop::OpenUdp(const UdpConfig& config, UdpHandler*
   const SocketId id = (generations_[slot]++ << kSlotBits) | slot;
   sockets_[slot] =
       std::make_unique<UringSocket>(id, std::move(opened).value(), handler, buffers_.count());
-  unarmed_.Push(id);
+  receiver_.Add(id);
   return id;
 }
 
@@ -195,7 +190,8 @@ void UringLoop::CloseUdp(SocketId id) {
   if (socket->armed) CancelReceive(*socket);
   while (socket->HasFilled()) buffers_.Return(socket->PopFilled().buffer);
   buffers_.Publish();
-  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);
+  ready_.Remove(id);
+  receiver_.Remove(id);
   sockets_[id % kMaxSockets].reset();
 }
 
@@ -224,14 +220,16 @@ absl::StatusOr<Reopened> UringLoop::ReopenUdp(SocketId id, uint16_t port) {
   if (socket->armed) CancelReceive(*socket);
   UdpSocket old = std::exchange(socket->udp, std::move(made->fresh));
   socket->drops.Replace(old.fd.get());
+  socket->segment = {};
   while (socket->HasFilled()) DeliverBatch(*socket);
   result.lost = retired_.Retire(std::move(old), made->keep, id, &socket->stats, socket->handler,
                                 clock().Now());
   socket->errors.Received();
   socket->ready = false;
-  for (SocketQueue* queue : {&ready_, &hungry_, &unarmed_, &paused_}) queue->Remove(id);
+  ready_.Remove(id);
+  receiver_.Remove(id);
   // One that did not end is armed again, on the new socket, when it does.
-  if (!socket->armed) unarmed_.Push(id);
+  if (!socket->armed) receiver_.Add(id);
   return result;
 }
 
@@ -270,7 +268,7 @@ size_t UringLoop::Poll(Instant deadline) {
   sender_.SetNow(now);
   Flush();
   size_t trains = TurnStreams();
-  ArmReceives();
+  Arm();
   if (ring_.queued() > 0 || ring_.HasWork()) {
     ring_.SubmitAndRun();
     Reap();
@@ -278,9 +276,9 @@ size_t UringLoop::Poll(Instant deadline) {
   trains += Deliver();
   if (woken || trains > 0 || now >= deadline) return trains;
   do {
-    ArmReceives();
+    Arm();
     if (trains = TurnStreams(); trains > 0) return trains;
-    if (Wait(std::min(deadline, next_resume_))) return Deliver();
+    if (Wait(std::min(deadline, receiver_.next_resume()))) return Deliver();
     trains = Deliver();
     // Work that delivers nothing keeps Wait() from sleeping, which is where it looks for wake-ups.
   } while (trains == 0 && !waker_.TakePending() && clock().Now() < deadline);
@@ -334,35 +332,9 @@ void UringLoop::ArmWaker() {
   waker_armed_ = true;
 }
 
-void UringLoop::ArmReceives() {
+void UringLoop::Arm() {
   if (!waker_armed_) ArmWaker();
-  if (!paused_.empty()) ResumePaused();
-  for (SocketQueue* queue : {&hungry_, &unarmed_}) {
-    while (!queue->empty()) ArmReceive(*Find(queue->Pop()));
-  }
-}
-
-void UringLoop::ResumePaused() {
-  const Instant now = clock().Now();
-  next_resume_ = Instant::max();
-  for (uint32_t left = paused_.size(); left > 0; --left) {
-    const UringSocket& socket = *Find(paused_.Pop());
-    if (now >= socket.resume_at) {
-      unarmed_.Push(socket.id);
-    } else {
-      paused_.Push(socket.id);
-      next_resume_ = std::min(next_resume_, socket.resume_at);
-    }
-  }
-}
-
-void UringLoop::ArmReceive(UringSocket& socket) {
-  io_uring_sqe* sqe = ring_.NextSqe({CompletionTag::kReceive, 0, socket.id});
-  io_uring_prep_recvmsg_multishot(sqe, socket.fd(), &socket.receive, 0);
-  sqe->flags |= IOSQE_BUFFER_SELECT;
-  sqe->buf_group = kBufferGroup;
-  socket.armed = true;
-  socket.got_any = false;
+  receiver_.Arm(clock());
 }
 
 // ---- Completions ----
@@ -371,7 +343,7 @@ void UringLoop::Reap() {
   ring_.Drain([this](CompletionTag tag, const io_uring_cqe& cqe) {
     switch (tag.kind) {
       case CompletionTag::kReceive:
-        return OnReceiveCompletion(tag.id, cqe);
+        return OnReceived(Find(tag.id), cqe);
       case CompletionTag::kZeroCopy:
         if ((cqe.flags & IORING_CQE_F_NOTIF) != 0) return OnNotification(tag, cqe.res);
         [[fallthrough]];
@@ -389,38 +361,8 @@ void UringLoop::Reap() {
   });
 }
 
-void UringLoop::OnReceiveCompletion(SocketId id, const io_uring_cqe& cqe) {
-  UringSocket* socket = Find(id);
-  if ((cqe.flags & IORING_CQE_F_BUFFER) != 0) {
-    const auto buffer = static_cast<uint16_t>(cqe.flags >> IORING_CQE_BUFFER_SHIFT);
-    buffers_.Taken();
-    if (socket == nullptr || socket->closing || cqe.res < 0) {
-      buffers_.Return(buffer);
-      buffers_.Publish();
-    } else {
-      socket->PushFilled({buffer, static_cast<uint32_t>(cqe.res)});
-      MarkReady(*socket);
-      socket->got_any = true;
-      socket->errors.Received();
-    }
-  }
-  if (socket != nullptr && (cqe.flags & IORING_CQE_F_MORE) == 0) OnReceiveEnd(*socket, cqe.res);
-}
-
-void UringLoop::OnReceiveEnd(UringSocket& socket, int result) {
-  socket.armed = false;
-  if (result == -ENOBUFS) ++socket.stats.rx_starved;
-  if (socket.closing) return;
-  if (result < 0 && result != -ENOBUFS && result != -EINTR && result != -ECANCELED) {
-    ++socket.stats.rx_errors;
-    const Instant now = clock().Now();
-    socket.resume_at = socket.errors.Failed(-result, socket.udp.local, now);
-    if (socket.resume_at > now) {
-      next_resume_ = std::min(next_resume_, socket.resume_at);
-      return paused_.Push(socket.id);
-    }
-  }
-  (result == -ENOBUFS && !socket.got_any ? hungry_ : unarmed_).Push(socket.id);
+void UringLoop::OnReceived(UringSocket* socket, const io_uring_cqe& cqe) {
+  if (receiver_.OnCompletion(socket, cqe, clock())) MarkReady(*socket);
 }
 
 void UringLoop::OnNotification(CompletionTag tag, int result) {
@@ -458,6 +400,12 @@ size_t UringLoop::Deliver() {
 size_t UringLoop::DeliverBatch(UringSocket& socket) {
   batch_.clear();
   held_.clear();
+  // The kernel wrote them, and much else since the first one.
+  for (uint32_t i = std::min(socket.filled_count(), rx_batch_); i-- > 0;) {
+    const std::byte* data = buffers_.Buffer(socket.PeekFilled(i).buffer, 0).data();
+    __builtin_prefetch(data);
+    __builtin_prefetch(data + kHeaderRoom);
+  }
   while (socket.HasFilled() && held_.size() < rx_batch_) AddTrain(socket, socket.PopFilled());
   if (!batch_.empty()) socket.handler->OnReceive(socket.id, batch_);
   // The handler may have sent the very bytes it was shown; they must leave before new ones come.

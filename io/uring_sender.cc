@@ -1,9 +1,13 @@
 // Building, submitting and judging SENDMSG and SENDMSG_ZC requests.
 #include "io/uring_sender.h"
 
+#include <netinet/in.h>
+#include <netinet/udp.h>
+
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/log.h"
@@ -63,31 +67,59 @@ void UringSender::Start(Instant now) {
 
 // Without a message header: the kernel has less to copy and to check.
 void UringSender::PrepareSingle(io_uring_sqe* sqe, int fd, const Slot& slot) {
-  io_uring_prep_send(sqe, fd, slot.vector.iov_base, slot.vector.iov_len, MSG_DONTWAIT);
-  io_uring_prep_send_set_addr(sqe, reinterpret_cast<const sockaddr*>(&slot.to),
-                              static_cast<uint16_t>(slot.header.msg_namelen));
+  io_uring_prep_send(sqe, fd, slot.train.data, slot.train.size, MSG_DONTWAIT);
+  io_uring_prep_send_set_addr(sqe, reinterpret_cast<const sockaddr*>(&slot.to), slot.to_length);
 }
 
 void UringSender::Queue(UringSocket& socket, const TxTrain& train) {
+  const uint32_t packets = train.packets();
+  if (packets == 1 || (packets <= kMaxTrainPackets && train.size <= kMaxDatagram &&
+                       socket.gso.Allows(train.to.ip, train.segment_size, now_))) {
+    return Append(socket, train, packets);
+  }
   TxTrain rest = train;
   do {
     const bool whole = socket.gso.Allows(rest.to.ip, rest.segment_size, now_);
-    Append(socket, CutTrain(&rest, whole ? kMaxTrainPackets : 1));
+    const TxTrain part = CutTrain(&rest, whole ? kMaxTrainPackets : 1);
+    Append(socket, part, part.packets());
   } while (rest.size > 0);
 }
 
-void UringSender::Append(UringSocket& socket, const TxTrain& part) {
-  const uint32_t packets = part.packets();
+void UringSender::Append(UringSocket& socket, const TxTrain& part, uint32_t packets) {
   // A datagram that has to be fragmented is always copied, which says nothing about trains.
   const bool zero_copy =
       packets > 1 && part.size >= ZeroCopyMemory::kMinBytes && MayGoWithoutCopy(part);
-  Leader& leader = leaders_[HashEndpoint(part.to, socket.id) % kLeaders];
-  if (count_ == capacity_ ||
-      (leader.submission == submission_ && !SharesFate(slots_[leader.slot], part, zero_copy))) {
-    Flush();
+  if (count_ == capacity_ || (has_leaders_ && Overtakes(socket, part, packets, zero_copy))) Flush();
+  if (packets > 1) {
+    if (!zero_copy && socket.segment.Wants(part.segment_size)) [[unlikely]]
+      SetSegment(socket, part.segment_size);
+    leaders_[LeaderOf(socket, part)] = {submission_, count_};
+    has_leaders_ = true;
   }
-  if (packets > 1) leader = {submission_, count_};
-  Prepare(count_++, socket, part, zero_copy);
+  Prepare(count_++, socket, part, packets, zero_copy ? How::kZeroCopy : How::kShortest);
+}
+
+// Between two submissions: what is queued was prepared for the size that the socket has.
+void UringSender::SetSegment(UringSocket& socket, uint32_t size) {
+  Flush();
+  const auto set = [&socket](uint32_t value) {
+    return setsockopt(socket.fd(), SOL_UDP, UDP_SEGMENT, &value, sizeof value) == 0;
+  };
+  if (size > 0 && set(size)) return socket.segment.Set(size);
+  set(0);
+  socket.segment.TurnOff();
+}
+
+size_t UringSender::LeaderOf(const UringSocket& socket, const TxTrain& part) {
+  return HashEndpoint(part.to, socket.id) % kLeaders;
+}
+
+// Whether it might leave before a train of this submission that the kernel refuses.
+bool UringSender::Overtakes(const UringSocket& socket, const TxTrain& part, uint32_t packets,
+                            bool zero_copy) const {
+  const Leader& leader = leaders_[LeaderOf(socket, part)];
+  return leader.submission == submission_ &&
+         !SharesFate(slots_[leader.slot], part, packets, zero_copy);
 }
 
 // If
@@ -117,49 +149,69 @@ uint32_t UringSender::BlockOf(const std::byte* data) const {
 }
 
 // True if the kernel cannot refuse the leader and then take `part`.
-bool UringSender::SharesFate(const Slot& leader, const TxTrain& part, bool zero_copy) const {
-  return part.packets() > 1 && part.segment_size >= leader.train.segment_size &&
+bool UringSender::SharesFate(const Slot& leader, const TxTrain& part, uint32_t packets,
+                             bool zero_copy) {
+  return packets > 1 && part.segment_size >= leader.train.segment_size &&
          part.to == leader.train.to && part.from == leader.train.from &&
          zero_copy == leader.zero_copy;
 }
 
 void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& part,
-                          bool zero_copy) {
+                          uint32_t packets, How how) {
+  const bool zero_copy = how == How::kZeroCopy;
   Slot& slot = slots_[index];
   slot.train = part;
   slot.socket = &socket;
+  slot.packets = packets;
   slot.zero_copy = zero_copy;
-  slot.vector = {const_cast<std::byte*>(part.data), part.size};
-  msghdr& header = slot.header;
-  header.msg_name = &slot.to;
-  header.msg_namelen = part.to.ToSockaddr(&slot.to);
-  header.msg_iov = &slot.vector;
-  header.msg_iovlen = 1;
-  const uint32_t segment = part.packets() > 1 ? part.segment_size : 0;
-  header.msg_controllen = BuildSendControl(segment, part.from, socket.is_v4(), &slot.control);
-  header.msg_control = header.msg_controllen > 0 ? &slot.control : nullptr;
+  slot.registered = zero_copy && registration_ == Registration::kDone;
+  slot.by_segment = false;
+  slot.to_length = static_cast<uint8_t>(part.to.ToSockaddr(&slot.to));
 
   CompletionTag tag{CompletionTag::kSend, 0, index};
-  slot.registered = zero_copy && registration_ == Registration::kDone;
   if (zero_copy) {
     tag.kind = CompletionTag::kZeroCopy;
     tag.slab = AddReader(BlockOf(part.data), socket.id, part.to.ip);
   }
   io_uring_sqe* sqe = ring_->NextSqe(tag);
+  if (how == How::kShortest && GoesWithoutHeader(slot)) {
+    slot.by_segment = socket.segment.size() != 0;
+    return PrepareSingle(sqe, socket.fd(), slot);
+  }
+  PrepareMessage(&slot);
   // MSG_DONTWAIT: a full socket buffer is an error at once. Without it the kernel would retry in
   // the background, after what comes behind it.
-  if (zero_copy) {
-    io_uring_prep_sendmsg_zc(sqe, socket.fd(), &header, MSG_DONTWAIT);
-    sqe->ioprio |= kReportUsage;
-    if (slot.registered) {
-      sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
-      sqe->buf_index = 0;
-    }
-  } else if (header.msg_control == nullptr && knows_singles_) {
-    PrepareSingle(sqe, socket.fd(), slot);
-  } else {
-    io_uring_prep_sendmsg(sqe, socket.fd(), &header, MSG_DONTWAIT);
+  if (!zero_copy) return io_uring_prep_sendmsg(sqe, socket.fd(), &slot.header, MSG_DONTWAIT);
+  io_uring_prep_sendmsg_zc(sqe, socket.fd(), &slot.header, MSG_DONTWAIT);
+  sqe->ioprio |= kReportUsage;
+  if (slot.registered) {
+    sqe->ioprio |= IORING_RECVSEND_FIXED_BUF;
+    sqe->buf_index = 0;
   }
+}
+
+bool UringSender::GoesWithoutHeader(const Slot& slot) const {
+  return knows_singles_ && slot.train.from.IsUnspecified() &&
+         slot.socket->segment.Fits(slot.train.size, slot.train.segment_size, slot.packets);
+}
+
+void UringSender::PrepareMessage(Slot* slot) {
+  const TxTrain& train = slot->train;
+  slot->vector = {const_cast<std::byte*>(train.data), train.size};
+  msghdr& header = slot->header;
+  header.msg_name = &slot->to;
+  header.msg_namelen = slot->to_length;
+  header.msg_iov = &slot->vector;
+  header.msg_iovlen = 1;
+  std::optional<uint32_t> segment;
+  if (slot->packets > 1) {
+    segment = train.segment_size;
+  } else if (slot->socket->segment.size() != 0) {
+    segment = 0;
+  }
+  header.msg_controllen =
+      BuildSendControl(segment, train.from, slot->socket->is_v4(), &slot->control);
+  header.msg_control = header.msg_controllen > 0 ? &slot->control : nullptr;
 }
 
 void UringSender::SubmitAll(uint32_t requests) {
@@ -179,7 +231,9 @@ void UringSender::Flush() {
   SubmitAll(count_);
   for (uint32_t i = 0; i < count_; ++i) Finish(i);
   count_ = 0;
+  has_leaders_ = false;
   ++submission_;
+  if (UringSocket* socket = std::exchange(segment_harms_, nullptr)) SetSegment(*socket, 0);
 }
 
 void UringSender::OnSent(CompletionTag tag, int result, bool more) {
@@ -279,7 +333,7 @@ bool UringSender::WasOvertaken(uint32_t index) const {
 void UringSender::CopyInstead(uint32_t index) {
   Slot& slot = slots_[index];
   const int error = -slot.result;
-  Prepare(capacity_, *slot.socket, slot.train, /*zero_copy=*/false);
+  Prepare(capacity_, *slot.socket, slot.train, slot.packets, How::kExplicit);
   SubmitAll(1);
   slot.result = slots_[capacity_].result;
   if (slot.result < 0) return;
@@ -305,20 +359,37 @@ void UringSender::Finish(uint32_t index) {
   if (zero_copy_failed && !overtaken) CopyInstead(index);
   const int error = -slot.result;
   if (error <= 0) {
-    Sent(socket, part);
-  } else if (!overtaken && part.packets() > 1 && ReplayCanHelp(error)) {
+    Sent(slot);
+  } else if (slot.by_segment && slot.packets == 1 && ReplayCanHelp(error)) {
+    SendExplicitly(index);
+  } else if (!overtaken && slot.packets > 1 && ReplayCanHelp(error)) {
     ++socket.stats.tx_replayed;
     if (Replay(socket, part)) socket.gso.Learn(error, part.to.ip, part.segment_size, now_);
   } else {
-    Failed(socket, {&part, 0, part.packets(), error});
+    Failed(socket, {&part, 0, slot.packets, error});
   }
   if (part.slab != nullptr) ReleaseSlab(part.slab);
 }
 
-void UringSender::Sent(UringSocket& socket, const TxTrain& part) {
-  socket.stats.tx_packets += part.packets();
-  socket.stats.tx_bytes += part.size;
-  ++socket.stats.tx_trains;
+// A single packet was refused by a socket that is set to a segment size, as for a way that takes no
+// trains. If it leaves without, that was the reason, and the socket is better without. (What the
+// kernel took of this submission behind it has overtaken it: once in a socket's life.)
+void UringSender::SendExplicitly(uint32_t index) {
+  Slot& slot = slots_[index];
+  UringSocket& socket = *slot.socket;
+  Prepare(capacity_, socket, slot.train, 1, How::kExplicit);
+  SubmitAll(1);
+  slot.result = slots_[capacity_].result;
+  if (slot.result < 0) return Failed(socket, {&slot.train, 0, 1, -slot.result});
+  Sent(slot);
+  segment_harms_ = &socket;
+}
+
+void UringSender::Sent(const Slot& slot) {
+  UdpStats& stats = slot.socket->stats;
+  stats.tx_packets += slot.packets;
+  stats.tx_bytes += slot.train.size;
+  ++stats.tx_trains;
 }
 
 void UringSender::Failed(UringSocket& socket, const SendFailure& failure) {
@@ -334,7 +405,7 @@ bool UringSender::Replay(UringSocket& socket, const TxTrain& part) {
   do {
     TxTrain packet = CutTrain(&rest, 1);
     packet.slab = nullptr;
-    Prepare(capacity_ + packets++, socket, packet, /*zero_copy=*/false);
+    Prepare(capacity_ + packets++, socket, packet, 1, How::kExplicit);
   } while (rest.size > 0);
   SubmitAll(packets);
 
@@ -342,7 +413,7 @@ bool UringSender::Replay(UringSocket& socket, const TxTrain& part) {
   TrainReplay replay(&part);
   while (!replay.done()) {
     const Slot& slot = slots_[capacity_ + replay.index()];
-    if (slot.result >= 0) Sent(socket, slot.train);
+    if (slot.result >= 0) Sent(slot);
     replay.Result(std::max(0, -slot.result), report);
   }
   return replay.any_sent();

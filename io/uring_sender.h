@@ -76,17 +76,21 @@ class UringSender {
   Notification OnNotification(CompletionTag tag, int result);
 
  private:
-  // One request. The kernel reads it during the submission only.
-  struct Slot {
-    msghdr header{};
-    iovec vector{};
-    sockaddr_storage to{};
-    ControlBuffer control;
+  // One request. The kernel reads it during the submission only. A single packet touches the first
+  // two cache lines.
+  struct alignas(kCacheLine) Slot {
     TxTrain train;
     UringSocket* socket = nullptr;
+    sockaddr_in6 to{};  // or a sockaddr_in
+    uint32_t packets = 0;
+    int result = 0;
+    uint8_t to_length = 0;
     bool zero_copy = false;
     bool registered = false;  // zero copy from registered memory
-    int result = 0;
+    bool by_segment = false;  // relies on what the socket is set to
+    msghdr header{};
+    iovec vector{};
+    ControlBuffer control;
   };
   // A zero-copy send from its request to its notification.
   struct Reader {
@@ -101,15 +105,27 @@ class UringSender {
     bool given_back = false;  // nobody but readers needs it
   };
 
-  void Append(UringSocket& socket, const TxTrain& part);
-  bool SharesFate(const Slot& leader, const TxTrain& part, bool zero_copy) const;
-  void Prepare(uint32_t index, UringSocket& socket, const TxTrain& part, bool zero_copy);
+  void Append(UringSocket& socket, const TxTrain& part, uint32_t packets);
+  static size_t LeaderOf(const UringSocket& socket, const TxTrain& part);
+  bool Overtakes(const UringSocket& socket, const TxTrain& part, uint32_t packets,
+                 bool zero_copy) const;
+  static bool SharesFate(const Slot& leader, const TxTrain& part, uint32_t packets, bool zero_copy);
+  enum class How : uint8_t {
+    kShortest,  // without a message header if the socket's segment size allows it
+    kExplicit,
+    kZeroCopy,
+  };
+  void Prepare(uint32_t index, UringSocket& socket, const TxTrain& part, uint32_t packets, How how);
+  bool GoesWithoutHeader(const Slot& slot) const;
+  static void PrepareMessage(Slot* slot);
+  void SetSegment(UringSocket& socket, uint32_t size);
   static void PrepareSingle(io_uring_sqe* sqe, int fd, const Slot& slot);
   void SubmitAll(uint32_t requests);
   void Finish(uint32_t index);
   void CopyInstead(uint32_t index);
+  void SendExplicitly(uint32_t index);
   bool WasOvertaken(uint32_t index) const;
-  void Sent(UringSocket& socket, const TxTrain& part);
+  void Sent(const Slot& slot);
   void Failed(UringSocket& socket, const SendFailure& failure);
   bool Replay(UringSocket& socket, const TxTrain& part);
   bool MayGoWithoutCopy(const TxTrain& part);
@@ -138,6 +154,7 @@ class UringSender {
   enum class Registration : uint8_t { kNotNeeded, kWanted, kDone, kImpossible };
   Registration registration_ = Registration::kNotNeeded;
 
+  UringSocket* segment_harms_ = nullptr;  // the Flush() under way found out
   // The queue, and behind it room for one replay.
   CacheLineVector<Slot> slots_;
   uint32_t count_ = 0;
@@ -151,6 +168,7 @@ class UringSender {
   };
   static constexpr size_t kLeaders = 256;
   std::array<Leader, kLeaders> leaders_{};
+  bool has_leaders_ = false;  // of this submission
   uint32_t submission_ = 1;
 };
 

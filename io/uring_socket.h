@@ -14,6 +14,7 @@
 #include "io/buffer_ring.h"
 #include "io/loop.h"
 #include "io/receive_errors.h"
+#include "io/socket_segment.h"
 #include "io/train.h"
 #include "io/udp_socket.h"
 
@@ -54,12 +55,16 @@ struct alignas(kCacheLine) UringSocket {
 
   bool HasFilled() const { return filled_head != filled_tail; }
   void PushFilled(Filled f) { filled[filled_tail++ & (filled.size() - 1)] = f; }
+  uint32_t filled_count() const { return filled_tail - filled_head; }
+  // The n-th that PopFilled() will give, below filled_count().
+  Filled PeekFilled(uint32_t n) const { return filled[(filled_head + n) & (filled.size() - 1)]; }
   Filled PopFilled() { return filled[filled_head++ & (filled.size() - 1)]; }
 
   const SocketId id;
   UdpSocket udp;
   UdpHandler* const handler;
   GsoMemory gso;
+  SocketSegment segment;  // of the descriptor in `udp`
   UdpStats stats;
   mutable KernelDrops drops;
   ReceiveErrors errors;
@@ -68,7 +73,11 @@ struct alignas(kCacheLine) UringSocket {
   // The multishot receive: the kernel reads only the two lengths.
   msghdr receive{};
   bool armed = false;              // in the kernel
+  bool waits = false;              // and stays there when there is nothing to receive
+  bool busy = false;               // the next one is not to wait
   bool got_any = false;            // has received something since it was armed
+  uint32_t turn = 0;               // of the receiver, in which it last received
+  uint32_t taken = 0;              // buffers filled in that turn
   bool closing = false;            // deliver nothing more
   bool ready = false;              // in the loop's queue of sockets with filled buffers
   CacheLineVector<Filled> filled;  // a ring with room for every buffer there is

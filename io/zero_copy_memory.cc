@@ -9,8 +9,12 @@ ZeroCopyMemory::Slot& ZeroCopyMemory::SlotOf(const IpAddress& to) {
   return slots_[HashEndpoint(Endpoint{to, 0, 0}, /*seed=*/0) % kSlots];
 }
 
-bool ZeroCopyMemory::Use(const IpAddress& to, Instant now) {
-  if (!enabled_) return false;
+void ZeroCopyMemory::SetState(Slot* slot, State state) {
+  good_ += static_cast<uint32_t>(state == State::kOn) - (slot->state == State::kOn);
+  slot->state = state;
+}
+
+bool ZeroCopyMemory::Look(const IpAddress& to, Instant now) {
   Slot& slot = SlotOf(to);
   const bool known = slot.state != State::kEmpty && slot.to == to;
   if (slot.state == State::kOn) {
@@ -19,13 +23,16 @@ bool ZeroCopyMemory::Use(const IpAddress& to, Instant now) {
       return true;
     }
     if (now - slot.time < kIdle) return false;
-  } else if (known && now < slot.time) {
+  }
+  const Instant due =
+      known && slot.state != State::kOn ? std::max(slot.time, next_trial_) : next_trial_;
+  if (now < due) {
+    next_look_ = std::min(now + kLookGap, due);
     return false;
   }
-  if (now < next_trial_) return false;
   next_trial_ = now + kTrialGap;
-  if (!known) slot = Slot{.to = to};
-  slot.state = State::kTrial;
+  SetState(&slot, State::kTrial);
+  if (!known) slot = Slot{.to = to, .state = State::kTrial};
   slot.time = now + kTrialTimeout;
   return true;
 }
@@ -36,12 +43,12 @@ void ZeroCopyMemory::Learn(const IpAddress& to, bool copied, Instant now) {
   if (slot.to != to || slot.state == State::kEmpty || slot.state == State::kOff) return;
   if (!copied) {
     if (slot.state == State::kOn) return;
-    slot.state = State::kOn;
+    SetState(&slot, State::kOn);
     slot.time = slot.since = now;
     return;
   }
   if (slot.state == State::kOn && now - slot.since >= kLastRetry) slot.retry = {};
-  slot.state = State::kOff;
+  SetState(&slot, State::kOff);
   slot.retry = slot.retry == Duration{} ? kFirstRetry : std::min(2 * slot.retry, kLastRetry);
   slot.time = now + slot.retry;
 }

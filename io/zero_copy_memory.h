@@ -31,6 +31,8 @@ class ZeroCopyMemory {
   // Between two trials, whatever the destinations: ten thousand on a way that copies cost no more
   // than one.
   static constexpr Duration kTrialGap = std::chrono::milliseconds(10);
+  // While no destination is good, between two looks whether the one that is sent to is due.
+  static constexpr Duration kLookGap = std::chrono::microseconds(100);
   // A good destination that was not sent to for so long makes room for another.
   static constexpr Duration kIdle = std::chrono::seconds(1);
 
@@ -38,7 +40,12 @@ class ZeroCopyMemory {
 
   // Whether to send to `to` without a copy. The first yes to a destination is a trial: further ones
   // follow when its verdict is good.
-  bool Use(const IpAddress& to, Instant now);
+  bool Use(const IpAddress& to, Instant now) {
+    // Most often nothing is good and nothing is due. The table is not looked at then: long trains
+    // have driven it from the cache.
+    if (!enabled_ || (good_ == 0 && now < next_look_)) return false;
+    return Look(to, now);
+  }
   // What a notification said about a send to `to`.
   void Learn(const IpAddress& to, bool copied, Instant now);
   // The kernel does not know these sends at all.
@@ -55,9 +62,13 @@ class ZeroCopyMemory {
     Duration retry{};  // the last pause of kOff
   };
   Slot& SlotOf(const IpAddress& to);
+  bool Look(const IpAddress& to, Instant now);
+  void SetState(Slot* slot, State state);
 
   bool enabled_;
   Instant next_trial_ = Instant::min();
+  Instant next_look_ = Instant::min();
+  uint32_t good_ = 0;  // slots that are kOn
   std::array<Slot, kSlots> slots_{};
 };
 

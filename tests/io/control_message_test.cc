@@ -84,9 +84,9 @@ TEST(ControlMessageTest, NeverReadsBeyondTheEnd) {
 
 TEST(ControlMessageTest, BuildsWhatASendNeeds) {
   ControlBuffer buffer;
-  EXPECT_EQ(BuildSendControl(0, IpAddress::AnyV6(), true, &buffer), 0u);
-  EXPECT_EQ(BuildSendControl(0, IpAddress::AnyV4(), true, &buffer), 0u);
-  EXPECT_EQ(BuildSendControl(0, IpAddress::V4(127, 0, 0, 1), false, &buffer), 0u);
+  EXPECT_EQ(BuildSendControl({}, IpAddress::AnyV6(), true, &buffer), 0u);
+  EXPECT_EQ(BuildSendControl({}, IpAddress::AnyV4(), true, &buffer), 0u);
+  EXPECT_EQ(BuildSendControl({}, IpAddress::V4(127, 0, 0, 1), false, &buffer), 0u);
 
   const size_t size = BuildSendControl(1400, IpAddress::V4(127, 0, 0, 9), true, &buffer);
   msghdr header{};
@@ -108,7 +108,7 @@ TEST(ControlMessageTest, BuildsWhatASendNeeds) {
   EXPECT_EQ(ntohl(info.ipi_spec_dst.s_addr), 0x7f000009u);
 
   const IpAddress v6 = IpAddress::Parse("fe80::5%1").value();
-  const size_t v6_size = BuildSendControl(0, v6, false, &buffer);
+  const size_t v6_size = BuildSendControl({}, v6, false, &buffer);
   // The kernel's IPV6_PKTINFO reads the same both ways.
   EXPECT_EQ(ParseReceiveControl({buffer.data, v6_size}).to, v6);
 }

@@ -139,6 +139,26 @@ TEST_P(LoopNetworkTest, ManyRefusedTrainsKeepTheOrder) {
   EXPECT_EQ(a_->loop->Stats(a_->socket).tx_failed, 0u);
 }
 
+// Many trains of one size to a way that takes them (this host itself); then the same size as single
+// datagrams, and others, to one with a smaller MTU.
+TEST_P(LoopNetworkTest, ASizeThatIsCommonElsewhereIsSentInFragments) {
+  const std::vector<std::byte> train(2 * 1400);
+  for (int i = 0; i < 100; ++i) {
+    a_->loop->Send(a_->socket, {train.data(), 2 * 1400, 1400, a_->address, {}, nullptr});
+    a_->loop->Flush();
+  }
+  Until([&] { return a_->recorder.count >= 200; }, "they arrive");
+  for (const uint32_t size : {1000u, 1400u, 200u, 1400u, 1401u, 3000u}) {
+    Queue(*a_, 1, size);
+    a_->loop->Flush();
+  }
+  Queue(*a_, 3, 1200);
+  Queue(*a_, 3, 1400);
+  a_->loop->Flush();
+  ExpectAllInOrder();
+  EXPECT_TRUE(a_->recorder.failures.empty());
+}
+
 TEST_P(LoopNetworkTest, AFullSendBufferIsCountedAndLeavesTheLoopAlive) {
   Shell(absl::StrCat("tc -n ", Name("a"),
                      " qdisc add dev v root tbf rate 8kbit burst 3000 limit 100000000"));

@@ -79,6 +79,37 @@ TEST_P(LoopOffloadTest, KeepsTheBoundariesOfTrains) {
   EXPECT_TRUE(a.recorder.failures.empty());
 }
 
+// A backend may have got used to one size by then.
+TEST_P(LoopOffloadTest, KeepsTheBoundariesOfWhatFollowsManyTrainsOfOneSize) {
+  Peer& a = AddPeer();
+  Peer& b = AddPeer();
+  const auto check = [&](size_t size, uint32_t segment) {
+    const Bytes bytes = Pattern(size, static_cast<uint32_t>(size));
+    b.recorder.packets.clear();
+    SendNow(a, b.address, bytes, segment);
+    const size_t count = segment == 0 ? 1 : (size + segment - 1) / segment;
+    ASSERT_TRUE(Until([&] { return b.recorder.packets.size() == count; }, "all arrive"))
+        << size << " in segments of " << segment << ": " << b.recorder.packets.size();
+    for (size_t i = 0; i < count; ++i) {
+      const auto first = bytes.begin() + static_cast<ptrdiff_t>(i * segment);
+      const auto last = i + 1 < count ? first + segment : bytes.end();
+      ASSERT_EQ(b.recorder.packets[i].bytes, Bytes(first, last)) << size << ", " << segment;
+    }
+  };
+  for (const uint32_t habit : {300u, 1400u, 64u}) {
+    for (int i = 0; i < 100; ++i) check(habit * 3 - 1, habit);
+    for (const size_t single : {size_t{0}, size_t{1}, size_t{habit} - 1, size_t{habit},
+                                size_t{habit} + 1, size_t{habit} * 5, kMaxDatagram}) {
+      check(single, 0);
+    }
+    check(habit * 2, habit);
+    check(habit * 4, habit + 1);
+    check(habit * 4, habit - 1);
+    check(habit * 3, habit);
+  }
+  EXPECT_TRUE(a.recorder.failures.empty());
+}
+
 TEST_P(LoopOffloadTest, CutsATrainThatIsTooLong) {
   Peer& a = AddPeer();
   Peer& b = AddPeer();
@@ -238,6 +269,7 @@ TEST_P(LoopTest, CloseSendsWhatIsQueued) {
 TEST_P(LoopTest, RebindsTheSamePortAtOnceUnderLoad) {
   Peer& a = AddPeer();
   Peer& b = AddPeer();
+  MoveToAPortOfItsOwn(b);
   const uint16_t port = b.address.port;
   std::set<SocketId> ids = {b.socket};
   for (uint32_t i = 0; i < 300; ++i) {
