@@ -280,7 +280,12 @@ void EngineShard::AddView(PeerId peer, const Endpoint& from, PathKind path,
   const uint32_t count = PacketCount(packets);
   counters_.AddRx(path, count, packets.size);
   if (peer == PeerId::kNone) counters_.AddUnknownSource(count);
-  if (view_count_ == kMaxViews) DeliverViews();
+  if (view_count_ == kMaxViews) {
+    // Between two calls of the handler what it sent leaves: the bytes may be its own.
+    DeliverViews();
+    EndBatch();
+    loop_.Flush();
+  }
   views_[view_count_++] = {peer, from, path, packets};
 }
 

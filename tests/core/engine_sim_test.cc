@@ -41,7 +41,7 @@ class FakeRelay final : public RelayQueue {
 // A host that runs an engine, with a handler that keeps everything.
 struct Node {
   Node(io::SimNetwork* net, std::string name, const std::vector<IpAddress>& addresses,
-       io::RealmId realm = io::kInternet, RelayQueue* relay = nullptr)
+       io::RealmId realm = io::kInternet, RelayQueue* relay = nullptr, Handler* own = nullptr)
       : host(net->AddHost(std::move(name), addresses, realm)) {
     EngineOptions options;
     options.port = kPort;
@@ -52,7 +52,7 @@ struct Node {
     control_loop = control.get();
     loops.shards.push_back(std::move(shard));
     loops.control = std::move(control);
-    auto created = EngineImpl::Create(options, &handler, std::move(loops),
+    auto created = EngineImpl::Create(options, own == nullptr ? &handler : own, std::move(loops),
                                       EngineImpl::Threads::kCaller, {.relay = relay});
     EXPECT_TRUE(created.ok()) << created.status().ToString();
     engine = *std::move(created);
@@ -100,6 +100,45 @@ class EngineSimTest : public testing::Test {
 };
 
 using Texts = std::vector<std::string>;
+
+// Answers every train out of one buffer, which it fills anew in each call.
+class Reusing final : public Handler {
+ public:
+  void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
+    ++calls;
+    scratch_.assign(trains.size() * kSize, static_cast<char>('a' + calls - 1));
+    for (size_t i = 0; i < trains.size(); ++i) {
+      const auto* bytes = reinterpret_cast<const std::byte*>(&scratch_[i * kSize]);
+      EXPECT_EQ(shard.Send(trains[i].peer, {bytes, kSize, kSize}), SendResult::kOk);
+    }
+  }
+  static constexpr uint32_t kSize = 8;
+  size_t calls = 0;
+
+ private:
+  std::string scratch_;
+};
+
+// A batch of more pieces than the handler is shown at once: what it sent in the first call is on
+// its way before the second one.
+TEST_F(EngineSimTest, BytesOfAHandlerMayBeUsedAgainInTheNextCall) {
+  Reusing reusing;
+  Node far(&net_, "far", {V4(198, 51, 100, 2)});
+  Node gateway(&net_, "gateway", {V4(198, 51, 100, 1)}, io::kInternet, nullptr, &reusing);
+  const PeerId to_gateway = far.Add(1, "198.51.100.1:41641");
+  gateway.Add(2, "198.51.100.2:41641");
+  std::string train;
+  for (int i = 0; i < 32; ++i) {
+    train += Message(4, "packet of data..");
+    train += std::string("\0\1\0\0\x21\x12\xa4\x42", 8) + std::string(12, 'x');
+  }
+  for (int i = 0; i < 3; ++i) far.Send(to_gateway, train, 20);
+  Run();
+  Texts expected(64, std::string(Reusing::kSize, 'a'));
+  expected.resize(96, std::string(Reusing::kSize, 'b'));
+  EXPECT_EQ(far.Fresh(), expected);
+  EXPECT_EQ(reusing.calls, 2u);
+}
 
 // spec: SEND-2, SEND-3, SEND-4
 TEST_F(EngineSimTest, SpraysForThreeSecondsAfterAHandshake) {
