@@ -12,26 +12,12 @@
 
 #include "absl/strings/str_cat.h"
 #include "bench/baseline/baseline.h"
+#include "bench/routes.h"
 #include "bench/sockets.h"
 #include "bench/subject.h"
 
 namespace ringsock::bench {
 namespace {
-
-absl::Status RunLoop(SubjectKind kind, const Baseline& baseline) {
-  switch (kind) {
-    case SubjectKind::kRecvfrom:
-      return RunRecvfrom(baseline);
-    case SubjectKind::kRecvmmsg:
-      return RunRecvmmsg(baseline);
-    case SubjectKind::kRecvmmsgGro:
-      return RunRecvmmsgGro(baseline);
-    case SubjectKind::kUring:
-      return RunUring(baseline);
-    default:
-      return absl::InternalError("not a hand-written loop");
-  }
-}
 
 sockaddr_in ToV4(const Endpoint& endpoint) {
   sockaddr_storage storage = {};
@@ -40,6 +26,8 @@ sockaddr_in ToV4(const Endpoint& endpoint) {
   std::memcpy(&address, &storage, sizeof(address));
   return address;
 }
+
+}  // namespace
 
 RouteTable MakeRoutes(const SubjectConfig& config) {
   RouteTable routes;
@@ -59,6 +47,23 @@ Source MakeSource(const SubjectConfig& config) {
   source.segment = t.size;
   source.bytes.resize(size_t{t.size} * t.train);
   return source;
+}
+
+namespace {
+
+absl::Status RunLoop(SubjectKind kind, const Baseline& baseline) {
+  switch (kind) {
+    case SubjectKind::kRecvfrom:
+      return RunRecvfrom(baseline);
+    case SubjectKind::kRecvmmsg:
+      return RunRecvmmsg(baseline);
+    case SubjectKind::kRecvmmsgGro:
+      return RunRecvmmsgGro(baseline);
+    case SubjectKind::kUring:
+      return RunUring(baseline);
+    default:
+      return absl::InternalError("not a hand-written loop");
+  }
 }
 
 struct Worker {

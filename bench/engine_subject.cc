@@ -1,128 +1,17 @@
 // Runs the engine as a subject, as an embedder would: peers come from CreateEndpoints(), every
 // train confirms its path (as WireGuard does with each packet it authenticates) and goes on by
 // PeerId.
-#include <array>
 #include <cstring>
-#include <memory>
 #include <string>
-#include <vector>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/strings/str_cat.h"
-#include "base/key.h"
 #include "base/log.h"
+#include "bench/forwarder.h"
 #include "bench/relay_access.h"
 #include "bench/subject.h"
 #include "core/engine.h"
 
 namespace ringsock::bench {
 namespace {
-
-class Forwarder final : public Handler {
- public:
-  Forwarder(const Traffic& traffic, std::atomic<uint64_t>* feedback)
-      : traffic_(traffic), feedback_(feedback) {
-    if (traffic.mode == Mode::kSend) bytes_.resize(size_t{traffic.size} * traffic.train);
-  }
-
-  // Before there is any load.
-  void AddRoute(PeerId from, PeerId to) {
-    routes_[from] = to;
-    targets_.push_back(to);
-  }
-  void Open() { open_.store(true, std::memory_order_release); }
-
-  void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override {
-    if (!open_.load(std::memory_order_acquire)) return;
-    for (const ReceivedTrain& train : trains) {
-      if (traffic_.mode == Mode::kReceive) {
-        feedback_->fetch_add(Packets(train), std::memory_order_relaxed);
-        continue;
-      }
-      const auto route = routes_.find(train.peer);
-      if (route == routes_.end()) continue;  // unknown source: the engine counted it
-      shard.ConfirmPath(train.peer, train.from);
-      if (traffic_.mode == Mode::kSend) {
-        Answer(shard, Packets(train) * traffic_.trains_per_request());
-        continue;
-      }
-      shard.Send(route->second, train.packets);
-    }
-  }
-
- private:
-  static uint32_t Packets(const ReceivedTrain& train) {
-    const uint32_t segment = train.packets.segment_size;
-    return segment == 0 ? 1 : (train.packets.size + segment - 1) / segment;
-  }
-  // Of the shard: its own place in the list, so that shards share no line.
-  void Answer(Shard& shard, uint32_t trains) {
-    thread_local size_t next = 0;
-    for (; trains > 0; --trains) {
-      shard.Send(targets_[next],
-                 {bytes_.data(), static_cast<uint32_t>(bytes_.size()), traffic_.size});
-      if (++next == targets_.size()) next = 0;
-    }
-  }
-
-  const Traffic traffic_;
-  std::atomic<uint64_t>* const feedback_;
-  std::atomic<bool> open_{false};
-  absl::flat_hash_map<PeerId, PeerId> routes_;
-  std::vector<PeerId> targets_;
-  std::vector<std::byte> bytes_;
-};
-
-// Any 32 bytes are a public key; these name peer `index`.
-PublicKey KeyOf(uint64_t index) {
-  PublicKey key;
-  ++index;
-  std::memcpy(key.bytes.data(), &index, sizeof(index));
-  return key;
-}
-
-absl::Status AddPeers(const SubjectConfig& config, Engine* engine, Forwarder* forwarder) {
-  const size_t busy = config.peers.size();
-  std::vector<PublicKey> keys;
-  std::vector<std::string> addresses;
-  for (const Endpoint& peer : config.peers) {
-    keys.push_back(KeyOf(keys.size()));
-    addresses.push_back(peer.ToString());
-  }
-  // Nothing is sent there (addresses of RFC 6598).
-  for (uint32_t i = 0; i < config.idle_peers; ++i) {
-    const Endpoint nowhere{.ip = IpAddress::V4(0x64400000u + i), .port = 51820};
-    keys.push_back(KeyOf(keys.size()));
-    addresses.push_back(nowhere.ToString());
-  }
-  if (config.relay != nullptr) {
-    keys.push_back(config.relay->other);
-    addresses.push_back("127.3.3.40:1");
-  }
-  std::vector<PeerEndpoints> list;
-  for (size_t i = 0; i < keys.size(); ++i) list.push_back({keys[i], addresses[i]});
-  const auto ids = engine->CreateEndpoints(list);
-  if (!ids.ok()) return ids.status();
-  for (size_t i = 0; i < busy; ++i) {
-    const bool relayed = config.relay != nullptr && IsRelayedPair(i / 2, config.relay->percent);
-    const PeerId partner = (*ids)[config.traffic.mode == Mode::kForward ? i ^ 1 : i];
-    forwarder->AddRoute((*ids)[i], relayed ? ids->back() : partner);
-  }
-  return absl::OkStatus();
-}
-
-EngineOptions OptionsOf(const SubjectConfig& config) {
-  EngineOptions options;
-  options.ipv6 = false;
-  options.bind_v4 = config.address;
-  options.shards = static_cast<uint32_t>(config.cores.size());
-  options.socket_buffer = config.socket_buffer;
-  options.io = config.engine;
-  options.io.backend =
-      config.spec.kind == SubjectKind::kRingsockMmsg ? io::Backend::kMmsg : io::Backend::kUring;
-  if (config.relay != nullptr) PrepareForRelay(&options);
-  return options;
-}
 
 void Account(const Engine& engine, SubjectTotals* totals) {
   const CounterSnapshot counters = engine.Counters();
@@ -142,7 +31,7 @@ absl::Status RunEngineSubject(const SubjectConfig& config, SubjectShared* shared
                               const SubjectHooks& hooks) {
   Log().set_level(spdlog::level::warn);
   Forwarder forwarder(config.traffic, &shared->received);
-  auto engine = Engine::Start(OptionsOf(config), &forwarder);
+  auto engine = Engine::Start(EngineOptionsOf(config), &forwarder);
   if (!engine.ok()) return engine.status();
   absl::Status status = AddPeers(config, engine->get(), &forwarder);
   if (status.ok() && config.relay != nullptr) {

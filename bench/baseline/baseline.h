@@ -10,6 +10,7 @@
 #include <atomic>
 #include <cstdint>
 #include <latch>
+#include <memory>
 #include <vector>
 
 #include "absl/container/flat_hash_map.h"
@@ -76,6 +77,18 @@ struct Baseline {
     if (receive_only) feedback->fetch_add(packets, std::memory_order_relaxed);
   }
 };
+
+// A loop that can be run a turn at a time.
+class BareLoop {
+ public:
+  virtual ~BareLoop() = default;
+  virtual absl::Status Open() = 0;  // once, first
+  // Takes what has arrived, a batch of it, and sends it on; waits if there is nothing.
+  virtual void Turn() = 0;
+};
+// `baseline` outlives them.
+std::unique_ptr<BareLoop> NewRecvmmsgGro(const Baseline& baseline);
+std::unique_ptr<BareLoop> NewUring(const Baseline& baseline);
 
 // Run until stopped; an error is one of setting up, before Ready() was called.
 absl::Status RunRecvfrom(const Baseline& baseline);     // recvfrom -> sendto

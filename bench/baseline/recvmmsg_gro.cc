@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -81,46 +82,67 @@ void Answer(const Baseline& b, uint64_t requests, Batch* batch) {
   }
 }
 
+class RecvmmsgGro final : public BareLoop {
+ public:
+  explicit RecvmmsgGro(const Baseline& b)
+      : b_(b), batch_(b.batch), wait_(b.spin ? MSG_DONTWAIT : MSG_WAITFORONE) {}
+  absl::Status Open() override;
+  void Turn() override;
+
+ private:
+  const Baseline& b_;
+  Batch batch_;
+  const int wait_;
+};
+
+absl::Status RecvmmsgGro::Open() {
+  const int on = 1;
+  if (setsockopt(b_.fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) == 0) return absl::OkStatus();
+  return absl::UnavailableError(absl::StrCat("UDP_GRO: ", std::strerror(errno)));
+}
+
+void RecvmmsgGro::Turn() {
+  for (mmsghdr& message : batch_.rx) {
+    message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
+    message.msg_hdr.msg_controllen = sizeof(Control);
+  }
+  const int n = recvmmsg(b_.fd, batch_.rx.data(), b_.batch, wait_, nullptr);
+  uint32_t count = 0;
+  uint64_t requests = 0;
+  for (int i = 0; i < n; ++i) {
+    const uint32_t size = batch_.rx[i].msg_len;
+    const uint32_t segment = ReceivedSegment(batch_.rx[i].msg_hdr, size);
+    const uint64_t packets = PacketsOf(size, segment);
+    b_.Received(packets);
+    requests += packets;
+    if (b_.receive_only || b_.source != nullptr) continue;
+    const sockaddr_in* to = b_.routes->Find(batch_.from[i]);
+    if (to == nullptr) {
+      b_.totals->unknown += packets;
+      continue;
+    }
+    batch_.packets[count] = packets;
+    batch_.tx_vectors[count] = {batch_.rx_vectors[i].iov_base, size};
+    msghdr& message = batch_.tx[count].msg_hdr;
+    message.msg_name = const_cast<sockaddr_in*>(to);
+    SetSegment(&message, &batch_.tx_controls[count], size, segment);
+    ++count;
+  }
+  SendAll(b_, &batch_, count);
+  if (b_.source != nullptr) Answer(b_, requests, &batch_);
+}
+
 }  // namespace
 
+std::unique_ptr<BareLoop> NewRecvmmsgGro(const Baseline& baseline) {
+  return std::make_unique<RecvmmsgGro>(baseline);
+}
+
 absl::Status RunRecvmmsgGro(const Baseline& b) {
-  const int on = 1;
-  if (setsockopt(b.fd, SOL_UDP, UDP_GRO, &on, sizeof(on)) != 0) {
-    return absl::UnavailableError(absl::StrCat("UDP_GRO: ", std::strerror(errno)));
-  }
-  Batch batch(b.batch);
-  const int wait = b.spin ? MSG_DONTWAIT : MSG_WAITFORONE;
+  RecvmmsgGro loop(b);
+  if (absl::Status status = loop.Open(); !status.ok()) return status;
   b.Ready();
-  while (!b.stop->load(std::memory_order_relaxed)) {
-    for (mmsghdr& message : batch.rx) {
-      message.msg_hdr.msg_namelen = sizeof(sockaddr_in);
-      message.msg_hdr.msg_controllen = sizeof(Control);
-    }
-    const int n = recvmmsg(b.fd, batch.rx.data(), b.batch, wait, nullptr);
-    uint32_t count = 0;
-    uint64_t requests = 0;
-    for (int i = 0; i < n; ++i) {
-      const uint32_t size = batch.rx[i].msg_len;
-      const uint32_t segment = ReceivedSegment(batch.rx[i].msg_hdr, size);
-      const uint64_t packets = PacketsOf(size, segment);
-      b.Received(packets);
-      requests += packets;
-      if (b.receive_only || b.source != nullptr) continue;
-      const sockaddr_in* to = b.routes->Find(batch.from[i]);
-      if (to == nullptr) {
-        b.totals->unknown += packets;
-        continue;
-      }
-      batch.packets[count] = packets;
-      batch.tx_vectors[count] = {batch.rx_vectors[i].iov_base, size};
-      msghdr& message = batch.tx[count].msg_hdr;
-      message.msg_name = const_cast<sockaddr_in*>(to);
-      SetSegment(&message, &batch.tx_controls[count], size, segment);
-      ++count;
-    }
-    SendAll(b, &batch, count);
-    if (b.source != nullptr) Answer(b, requests, &batch);
-  }
+  while (!b.stop->load(std::memory_order_relaxed)) loop.Turn();
   return absl::OkStatus();
 }
 

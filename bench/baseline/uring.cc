@@ -6,6 +6,7 @@
 
 #include <array>
 #include <cstring>
+#include <memory>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -21,12 +22,12 @@ constexpr uint32_t kEntries = 64;
 constexpr uint64_t kReceive = ~0ull;  // user data; a send's is its buffer, or
 constexpr uint64_t kAnswer = ~1ull;   // that of a train that was asked for
 
-class UringLoop {
+class UringLoop final : public BareLoop {
  public:
   explicit UringLoop(const Baseline& b) : b_(b) {}
-  ~UringLoop();
-  absl::Status Open();
-  void Run();
+  ~UringLoop() override;
+  absl::Status Open() override;
+  void Turn() override;
 
  private:
   struct Tx {
@@ -207,28 +208,29 @@ void UringLoop::Wait() {
   io_uring_submit_and_wait_timeout(&ring_, &first, 1, &timeout, nullptr);
 }
 
-void UringLoop::Run() {
-  while (!b_.stop->load(std::memory_order_relaxed)) {
-    if (!armed_) Arm();
-    Wait();
-    std::array<io_uring_cqe*, 8> completions;
-    while (const unsigned n = io_uring_peek_batch_cqe(&ring_, completions.data(), 8)) {
-      for (unsigned i = 0; i < n; ++i) OnCompletion(*completions[i]);
-      io_uring_cq_advance(&ring_, n);
-      if (n < 8) break;
-      io_uring_submit(&ring_);
-    }
+void UringLoop::Turn() {
+  if (!armed_) Arm();
+  Wait();
+  std::array<io_uring_cqe*, 8> completions;
+  while (const unsigned n = io_uring_peek_batch_cqe(&ring_, completions.data(), 8)) {
+    for (unsigned i = 0; i < n; ++i) OnCompletion(*completions[i]);
+    io_uring_cq_advance(&ring_, n);
+    if (n < 8) break;
+    io_uring_submit(&ring_);
   }
 }
 
 }  // namespace
 
+std::unique_ptr<BareLoop> NewUring(const Baseline& baseline) {
+  return std::make_unique<UringLoop>(baseline);
+}
+
 absl::Status RunUring(const Baseline& baseline) {
   UringLoop loop(baseline);
-  const absl::Status status = loop.Open();
-  if (!status.ok()) return status;
+  if (absl::Status status = loop.Open(); !status.ok()) return status;
   baseline.Ready();
-  loop.Run();
+  while (!baseline.stop->load(std::memory_order_relaxed)) loop.Turn();
   return absl::OkStatus();
 }
 
