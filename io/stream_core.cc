@@ -274,7 +274,8 @@ void StreamCore::Accepted(Stream& listener, std::unique_ptr<Stream> accepted) {
 }
 
 void StreamCore::Received(Stream& stream, std::span<std::byte> bytes) {
-  if (!stream.stream() || stream.error != 0) return;
+  // One that broke gives what came before that, until its handler is told.
+  if (!stream.stream() || stream.state == Stream::State::kConnecting) return;
   stream.stats.rx_bytes += bytes.size();
   if (stream.state == Stream::State::kLingering) return;
   if (!stream.receiving || !stream.stash.empty()) {
@@ -377,17 +378,16 @@ size_t StreamCore::RunTimers() {
 
 size_t StreamCore::Tell(Stream& stream) {
   stream.noticed = false;
-  if (stream.error != 0) {
-    Break(stream);
-    return 1;
-  }
-  if (stream.state != Stream::State::kOpen) return 0;
   size_t calls = 0;
-  if (stream.receiving && !stream.stash.empty()) {
+  if (stream.state == Stream::State::kOpen && stream.receiving && !stream.stash.empty()) {
     std::vector<std::byte> bytes = std::exchange(stream.stash, {});
     ++stream.stats.rx_pieces;
     ++calls;
     stream.handler->OnReceive(stream.id, bytes);
+  }
+  if (stream.live() && stream.error != 0) {
+    Break(stream);
+    return calls + 1;
   }
   if (stream.state != Stream::State::kOpen) return calls;
   if (stream.receiving && stream.peer_ended && !stream.end_told) {

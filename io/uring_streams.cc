@@ -228,7 +228,7 @@ void UringStreams::OnReceiveCompletion(UringStream& stream, const io_uring_cqe& 
     if (cqe.res == -ENOBUFS) ++stream.stats.rx_starved;
     QueueArm(stream);  // which looks whether it is still wanted
   } else {
-    FailLater(stream, "receive", -cqe.res);
+    events_.push_back({Event::Kind::kFailed, stream.id, -cqe.res, 0, "receive"});
   }
 }
 
@@ -252,7 +252,7 @@ void UringStreams::OnSendCompletion(UringStream& stream, int result) {
   } else if (result == -EINTR || result == -EAGAIN) {
     Wrote(stream, 0);
   } else {
-    FailLater(stream, "send", -result);
+    events_.push_back({Event::Kind::kFailed, stream.id, -result, 0, "send"});
   }
 }
 
@@ -283,6 +283,10 @@ void UringStreams::Handle(const Event& event) {
       return buffers_.Publish();
     case Event::Kind::kEnded:
       if (stream != nullptr) PeerEnded(*stream);
+      return;
+    case Event::Kind::kFailed:
+      // In its turn: what came before it is given first.
+      if (stream != nullptr) FailLater(*stream, event.failed, event.value);
   }
 }
 

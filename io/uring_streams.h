@@ -59,10 +59,11 @@ class UringStreams final : public StreamCore {
     std::unique_ptr<sockaddr_storage> address;  // of a connect under way
   };
   struct Event {
-    enum class Kind : uint8_t { kConnected, kAccepted, kReceived, kEnded } kind;
+    enum class Kind : uint8_t { kConnected, kAccepted, kReceived, kEnded, kFailed } kind;
     StreamId stream;
-    int32_t value;  // a descriptor; a number of bytes
+    int32_t value;  // a descriptor; a number of bytes; an error
     uint16_t buffer;
+    const char* failed = "";  // what
   };
 
   absl::StatusOr<std::unique_ptr<Stream>> OpenConnector(const ConnectConfig& config) override;

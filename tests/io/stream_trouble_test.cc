@@ -135,6 +135,79 @@ TEST_P(StreamTest, APausedStreamLearnsOfAReset) {
   }
 }
 
+// Its loop alone is polled while it sends and resets: the other one finds all of it at once.
+class StreamResetTest : public StreamTest {
+ protected:
+  void SendAndReset(StreamEnd& a, size_t size) {
+    StreamLoop& streams = *a_->streams();
+    const uint64_t acked = streams.AckedBytes(a.id);
+    ASSERT_EQ(a.SendNext(size), size);
+    PollUntil([&] { return streams.Stats(a.id).tx_bytes == a.sent; });
+    // A kernel may deal with a reset on another core, before what was sent first.
+    if (GetParam().factory.real) {
+      PollUntil([&] { return streams.AckedBytes(a.id) >= acked + size; });
+    }
+    streams.Abort(a.id);
+    PollUntil([&] { return streams.totals().open == 0; });
+  }
+
+ private:
+  void PollUntil(const std::function<bool()>& predicate) {
+    const Instant end = SystemClock().Now() + std::chrono::seconds(20);
+    while (!predicate() && SystemClock().Now() < end) {
+      a_->Poll(a_->clock().Now() + std::chrono::milliseconds(1));
+    }
+    EXPECT_TRUE(predicate());
+  }
+};
+INSTANTIATE_TEST_SUITE_P(All, StreamResetTest, testing::ValuesIn(WorldsAndFamilies()), ParamName);
+
+TEST_P(StreamResetTest, WhatCameBeforeAResetIsReceived) {
+  LoopOptions options;
+  options.stream_buffer_size = 1 << 10;  // several pieces
+  Open(options);
+  for (const bool sending : {false, true}) {
+    SCOPED_TRACE(sending ? "while it sends" : "while it is silent");
+    auto [a, b] = Pair();
+    ASSERT_NE(b, nullptr);
+    if (sending) {
+      a->loop->SetReceiving(a->id, false);
+      Settle();
+      for (int idle = 0; idle < 50; ++idle) {
+        if (b->SendNext(100'000) > 0) idle = 0;
+        world_->Turn();
+      }
+    }
+    SendAndReset(*a, 10'000);
+    uint64_t counted = 0;
+    b->on_receive = [&counted, b = b](StreamId id, std::span<std::byte>) {
+      counted = b->loop->Stats(id).rx_bytes;
+    };
+    ASSERT_TRUE(Until([b = b] { return b->closed; }, "reset"));
+    EXPECT_EQ(b->why.code(), absl::StatusCode::kUnavailable) << b->why;
+    EXPECT_EQ(b->received, 10'000u);
+    EXPECT_EQ(counted, 10'000u);
+    EXPECT_TRUE(b->in_order);
+  }
+}
+
+// It had paused when the rest of them, and the reset, were there.
+TEST_P(StreamResetTest, WhatWasPutAsideBeforeAResetIsReceivedToo) {
+  LoopOptions options;
+  options.stream_buffer_size = 1 << 10;
+  Open(options);
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b->on_receive = [b = b](StreamId id, std::span<std::byte>) { b->loop->SetReceiving(id, false); };
+  SendAndReset(*a, 3000);
+  ASSERT_TRUE(Until([b = b] { return b->received > 0; }, "the first piece"));
+  b->on_receive = nullptr;
+  b->loop->SetReceiving(b->id, true);
+  ASSERT_TRUE(Until([b = b] { return b->closed; }, "reset"));
+  EXPECT_EQ(b->received, 3000u);
+  EXPECT_TRUE(b->in_order);
+}
+
 TEST_P(StreamTest, PausingAgainAndAgainLosesNothing) {
   auto [a, b] = Pair();
   ASSERT_NE(b, nullptr);
