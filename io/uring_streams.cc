@@ -69,17 +69,16 @@ io_uring_sqe* UringStreams::NextSqe(UringStream& stream, CompletionTag::Kind kin
   return ring_->NextSqe({kind, 0, Slot(stream.id)});
 }
 
-void UringStreams::StartConnect(Stream& stream) {
-  UringStream& s = Get(stream);
-  s.address = std::make_unique<sockaddr_storage>();
-  const socklen_t length = stream.remote.ToSockaddr(s.address.get());
-  io_uring_prep_connect(NextSqe(s, CompletionTag::kStreamConnect), s.fd.get(),
-                        reinterpret_cast<const sockaddr*>(s.address.get()), length);
-}
-
 void UringStreams::QueueArm(UringStream& stream) {
   if (stream.armed || std::exchange(stream.queued, true)) return;
   unarmed_.push_back(stream.id);
+}
+
+void UringStreams::ArmConnect(UringStream& stream) {
+  stream.address = std::make_unique<sockaddr_storage>();
+  const socklen_t length = stream.remote.ToSockaddr(stream.address.get());
+  io_uring_prep_connect(NextSqe(stream, CompletionTag::kStreamConnect), stream.fd.get(),
+                        reinterpret_cast<const sockaddr*>(stream.address.get()), length);
 }
 
 void UringStreams::UpdateReceiving(Stream& stream) {
@@ -111,6 +110,8 @@ void UringStreams::Arm() {
     if (stream.state == Stream::State::kListening) {
       io_uring_prep_multishot_accept(NextSqe(stream, CompletionTag::kStreamAccept), stream.fd.get(),
                                      nullptr, nullptr, SOCK_CLOEXEC);
+    } else if (stream.state == Stream::State::kConnecting) {
+      ArmConnect(stream);
     } else if (stream.receiving && !stream.peer_ended) {
       io_uring_sqe* sqe = NextSqe(stream, CompletionTag::kStreamReceive);
       io_uring_prep_recv_multishot(sqe, stream.fd.get(), nullptr, 0, 0);
@@ -172,6 +173,7 @@ void UringStreams::OnCompletion(CompletionTag tag, const io_uring_cqe& cqe) {
   switch (tag.kind) {
     case CompletionTag::kStreamConnect:
       stream.address.reset();
+      stream.armed = false;
       if (cqe.res < 0) {
         FailLater(stream, "connect", -cqe.res);
       } else {

@@ -33,7 +33,7 @@ class UringStreams final : public StreamCore {
   void OnCompletion(CompletionTag tag, const io_uring_cqe& cqe);
   // Calls handlers for what has been completed. Returns the number of events.
   size_t Deliver();
-  // Arms accepts and receives that wait for it; after Turn().
+  // Arms connects, accepts and receives that wait for it; after Turn().
   void Arm();
   bool HasEvents() const { return next_event_ < events_.size() || !unarmed_.empty(); }
   // Ends everything without calling a handler. True: nothing is left in the kernel; else the caller
@@ -51,7 +51,7 @@ class UringStreams final : public StreamCore {
   struct UringStream final : Stream {
     Fd fd;
     uint32_t in_kernel = 0;  // requests without their last completion
-    bool armed = false;      // an accept or a receive is in the kernel
+    bool armed = false;      // a connect, an accept or a receive is in the kernel
     bool queued = false;     // in unarmed_
     bool watched = false;    // a poll for errors is in the kernel
     bool released = false;
@@ -68,7 +68,8 @@ class UringStreams final : public StreamCore {
 
   absl::StatusOr<std::unique_ptr<Stream>> OpenConnector(const ConnectConfig& config) override;
   absl::StatusOr<std::unique_ptr<Stream>> OpenListener(const ListenConfig& config) override;
-  void StartConnect(Stream& stream) override;
+  // The ring may not be entered before the first Poll(), nor by another thread: Arm() does it.
+  void StartConnect(Stream& stream) override { QueueArm(Get(stream)); }
   void StartAccepting(Stream& listener) override { QueueArm(Get(listener)); }
   void UpdateReceiving(Stream& stream) override;
   void Write(Stream& stream) override;
@@ -82,6 +83,7 @@ class UringStreams final : public StreamCore {
   absl::Status OpenBuffers();
   io_uring_sqe* NextSqe(UringStream& stream, CompletionTag::Kind kind);
   void QueueArm(UringStream& stream);
+  void ArmConnect(UringStream& stream);
   void OnAcceptCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnReceiveCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnWatchCompletion(UringStream& stream, const io_uring_cqe& cqe);

@@ -2,6 +2,8 @@
 #include <gmock/gmock.h>
 #include <sys/resource.h>
 
+#include <thread>
+
 #include "io/stream.h"
 #include "tests/io/stream_world.h"
 
@@ -123,6 +125,21 @@ TEST_P(StreamTest, IdsOfClosedStreamsDoNothing) {
   }
   c->SendNext(10);
   ASSERT_TRUE(Until([&, d = d] { return d->received == 10; }, "lives"));
+}
+
+// A loop is set up by one thread and polled by another, so what it does before is only queued.
+TEST_P(StreamTest, ConnectsBeforeTheFirstPoll) {
+  constexpr size_t kStreams = 200;
+  LoopOptions options;
+  options.tx_queue = 1;  // the queue of io_uring has 128 entries then
+  Open(options);
+  Listen();
+  std::vector<std::unique_ptr<StreamEnd>> ends;
+  std::thread([&] {
+    for (size_t i = 0; i < kStreams; ++i) ends.push_back(Connect());
+  }).join();
+  const auto stands = [](const auto& end) { return end->connects == 1; };
+  ASSERT_TRUE(Until([&] { return std::all_of(ends.begin(), ends.end(), stands); }, "all stand"));
 }
 
 // ---- Accepting ----
