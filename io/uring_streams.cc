@@ -83,18 +83,21 @@ void UringStreams::ArmConnect(UringStream& stream) {
 
 void UringStreams::UpdateReceiving(Stream& stream) {
   UringStream& s = Get(stream);
-  if (stream.receiving) {
-    if (!stream.peer_ended) QueueArm(s);
-    return;
-  }
-  if (s.armed) {
-    const CompletionTag receive{CompletionTag::kStreamReceive, 0, Slot(stream.id)};
-    io_uring_prep_cancel64(ring_->NextSqe({CompletionTag::kCancel, 0, 0}), receive.Pack(), 0);
-  }
-  // Without a receive nothing would tell of a reset. Edge by edge, since the other side's end
-  // counts as an event too; stays when receiving is on again, as who paused once does so again.
-  if (!std::exchange(s.watched, true)) {
-    io_uring_prep_poll_multishot(NextSqe(s, CompletionTag::kStreamWatch), s.fd.get(), 0);
+  if (stream.receiving && stream.peer_ended) return;
+  if (stream.receiving || !s.armed) return QueueArm(s);
+  // Its end, however it comes, puts the stream in the list of those to arm.
+  const CompletionTag receive{CompletionTag::kStreamReceive, 0, Slot(stream.id)};
+  io_uring_prep_cancel64(ring_->NextSqe({CompletionTag::kCancel, 0, 0}), receive.Pack(), 0);
+}
+
+// Without a receive nothing would tell of a reset. Edge by edge, since the other side's end counts
+// as an event too; stays when receiving is on again, as who paused once does so again.
+void UringStreams::Watch(UringStream& stream) {
+  if (!std::exchange(stream.watched, true)) {
+    io_uring_prep_poll_multishot(NextSqe(stream, CompletionTag::kStreamWatch), stream.fd.get(), 0);
+  } else if (const int error = TakeTcpError(stream.fd.get()); error != 0) {
+    // Its edge may have come while the receive was still to tell of it.
+    FailLater(stream, "receive", error);
   }
 }
 
@@ -112,7 +115,10 @@ void UringStreams::Arm() {
                                      nullptr, nullptr, SOCK_CLOEXEC);
     } else if (stream.state == Stream::State::kConnecting) {
       ArmConnect(stream);
-    } else if (stream.receiving && !stream.peer_ended) {
+    } else if (!stream.receiving) {
+      Watch(stream);
+      continue;
+    } else if (!stream.peer_ended) {
       io_uring_sqe* sqe = NextSqe(stream, CompletionTag::kStreamReceive);
       io_uring_prep_recv_multishot(sqe, stream.fd.get(), nullptr, 0, 0);
       sqe->flags |= IOSQE_BUFFER_SELECT;
@@ -226,9 +232,10 @@ void UringStreams::OnReceiveCompletion(UringStream& stream, const io_uring_cqe& 
   if (stream.released) return;
   if (cqe.res == 0) {
     events_.push_back({Event::Kind::kEnded, stream.id, 0, 0});
+    if (!stream.receiving) QueueArm(stream);
   } else if (cqe.res > 0 || cqe.res == -ENOBUFS || cqe.res == -ECANCELED || cqe.res == -EINTR) {
     if (cqe.res == -ENOBUFS) ++stream.stats.rx_starved;
-    QueueArm(stream);  // which looks whether it is still wanted
+    QueueArm(stream);  // Arm() looks whether it is still wanted
   } else {
     events_.push_back({Event::Kind::kFailed, stream.id, -cqe.res, 0, "receive"});
   }
@@ -237,8 +244,9 @@ void UringStreams::OnReceiveCompletion(UringStream& stream, const io_uring_cqe& 
 void UringStreams::OnWatchCompletion(UringStream& stream, const io_uring_cqe& cqe) {
   if ((cqe.flags & IORING_CQE_F_MORE) == 0) stream.watched = false;
   // While it receives, the receive tells, after all that came before.
-  if (stream.receiving || stream.released || cqe.res < 0) return;
-  if ((cqe.res & (POLLERR | POLLHUP)) == 0) return;
+  if (stream.receiving || stream.released) return;
+  if (!stream.watched) QueueArm(stream);
+  if (cqe.res < 0 || (cqe.res & (POLLERR | POLLHUP)) == 0) return;
   const int error = TakeTcpError(stream.fd.get());
   if (error != 0) FailLater(stream, "receive", error);
 }

@@ -84,6 +84,7 @@ class UringStreams final : public StreamCore {
   io_uring_sqe* NextSqe(UringStream& stream, CompletionTag::Kind kind);
   void QueueArm(UringStream& stream);
   void ArmConnect(UringStream& stream);
+  void Watch(UringStream& stream);
   void OnAcceptCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnReceiveCompletion(UringStream& stream, const io_uring_cqe& cqe);
   void OnWatchCompletion(UringStream& stream, const io_uring_cqe& cqe);

@@ -208,6 +208,24 @@ TEST_P(StreamResetTest, WhatWasPutAsideBeforeAResetIsReceivedToo) {
   EXPECT_TRUE(b->in_order);
 }
 
+// The receive had found no buffer when it happened, and was to be armed again, but then was not.
+TEST_P(StreamResetTest, AStreamThatPausesAtTheLastMomentLearnsOfAReset) {
+  LoopOptions options;
+  options.stream_buffers = 1;
+  options.stream_buffer_size = 1 << 10;
+  Open(options);
+  auto [a, b] = Pair();
+  ASSERT_NE(b, nullptr);
+  b->loop->SetReceiving(b->id, false);
+  Settle();
+  b->loop->SetReceiving(b->id, true);
+  Settle();
+  b->on_receive = [b = b](StreamId id, std::span<std::byte>) { b->loop->SetReceiving(id, false); };
+  SendAndReset(*a, 3000);
+  ASSERT_TRUE(Until([b = b] { return b->closed; }, "reset"));
+  EXPECT_EQ(b->why.code(), absl::StatusCode::kUnavailable) << b->why;
+}
+
 TEST_P(StreamTest, PausingAgainAndAgainLosesNothing) {
   auto [a, b] = Pair();
   ASSERT_NE(b, nullptr);
