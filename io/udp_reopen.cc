@@ -103,7 +103,9 @@ uint64_t DrainUdp(const UdpSocket& old, UdpStats* stats,
     header.msg_controllen = sizeof control;
     const ssize_t size = recvmsg(old.fd.get(), &header, MSG_DONTWAIT);
     if (size < 0) {
-      if (errno == EAGAIN || ++errors > kMaxErrors) break;
+      if (errno == EAGAIN) break;
+      ++stats->rx_errors;
+      if (++errors > kMaxErrors) break;
       continue;
     }
     ++count;

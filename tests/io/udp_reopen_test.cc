@@ -1,6 +1,7 @@
 // What becomes of sockets that were replaced: packets that come late, and their end.
 #include "io/udp_reopen.h"
 
+#include <poll.h>
 #include <sys/socket.h>
 
 #include <gtest/gtest.h>
@@ -87,6 +88,20 @@ TEST_F(RetiredSocketsTest, LatePacketsAreDelivered) {
   EXPECT_TRUE(Closed());
   EXPECT_EQ(retired_.NextLook(), Instant::max());
   EXPECT_EQ(retired_.Look(clock_), 0u);
+}
+
+// What it was told about what it had sent.
+TEST_F(RetiredSocketsTest, ErrorsAreCounted) {
+  sockaddr_storage address{};
+  const socklen_t length = sender_.local.ToSockaddr(&address);
+  sender_.fd.Close();  // nobody has that port
+  ASSERT_EQ(connect(old_.fd.get(), reinterpret_cast<const sockaddr*>(&address), length), 0);
+  ASSERT_EQ(send(old_.fd.get(), "x", 1, 0), 1);
+  pollfd error{old_.fd.get(), 0, 0};
+  ASSERT_EQ(poll(&error, 1, 20'000), 1);
+  EXPECT_EQ(Retire(/*keep=*/true), 0u);
+  EXPECT_EQ(stats_.rx_errors, 1u);
+  EXPECT_EQ(stats_.rx_packets, 0u);
 }
 
 TEST_F(RetiredSocketsTest, ClosedWithItsSlot) {
