@@ -248,9 +248,14 @@ void Uring::Enter(uint32_t wait_for, uint32_t flags, const __kernel_timespec* ti
         break;
       case EAGAIN:  // no memory for a request, or too many completions wait to be drained:
       case EBUSY:   // let the kernel bring its own work to an end, then try again
-      case EBADR:
         flags |= IORING_ENTER_GETEVENTS;
         break;
+      case EBADR:
+        Log().critical(
+            "io_uring: the kernel had no memory left to keep completions in and dropped some, so "
+            "nobody knows any more what it still reads and writes: raise the memory limit of the "
+            "control group, or give the host more");
+        Die("io_uring_enter", EBADR);
       default:
         Die("io_uring_enter", -result);
     }

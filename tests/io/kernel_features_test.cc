@@ -33,6 +33,7 @@ std::set<std::pair<int, int>> g_unknown_options;
 std::map<int, int> g_uring_errors;
 int g_missing_operation = -1;
 bool g_no_multishot = false;
+int g_next_enter = 0;                   // what the next call of io_uring_enter fails with
 std::map<unsigned, io_uring*> g_rings;  // by descriptor
 
 constexpr int kSetup = -1;
@@ -107,6 +108,7 @@ extern "C" int io_uring_submit_and_wait(io_uring* ring, unsigned count) {
 // A flag that no kernel knows makes it refuse a request as one that does not know multishot would.
 extern "C" int io_uring_enter2(unsigned fd, unsigned submit, unsigned complete, unsigned flags,
                                sigset_t* argument, size_t size) {
+  if (const int error = std::exchange(g_next_enter, 0); error != 0) return -error;
   for (const auto& [descriptor, ring] : g_rings) {
     if (!g_no_multishot) break;
     for (unsigned at = *ring->sq.khead; at != *ring->sq.ktail; ++at) {
@@ -349,6 +351,16 @@ TEST_F(UringFeaturesTest, AnOperationIsMissing) {
 TEST_F(UringFeaturesTest, NoMultishotReceive) {
   g_no_multishot = true;
   ExpectOtherBackend("has no multishot receive");
+}
+
+// Whoever waits for one of them would wait for ever.
+TEST_F(UringFeaturesTest, DroppedCompletionsEndTheProcessAndSayWhy) {
+  const auto poll = [] {
+    const auto loop = CreateLoop({.backend = Backend::kUring}).value();
+    g_next_enter = EBADR;
+    loop->Poll(Instant::min());
+  };
+  EXPECT_DEATH(poll(), "dropped some.*memory limit");
 }
 
 }  // namespace
