@@ -41,8 +41,10 @@ absl::Status StreamError(const Endpoint& remote, const char* what, int error) {
   }
 }
 
-StreamCore::StreamCore(const Clock* clock, uint32_t max_streams)
-    : clock_(*clock), max_streams_(std::min<uint32_t>(max_streams, kMaxSlots)) {}
+StreamCore::StreamCore(const Clock* clock, uint32_t max_streams, size_t most_writes)
+    : clock_(*clock),
+      max_streams_(std::min<uint32_t>(max_streams, kMaxSlots)),
+      most_writes_(most_writes) {}
 
 // ---- Slots ----
 
@@ -349,7 +351,7 @@ size_t StreamCore::Turn() {
     if (Stream* stream = Find(id); stream != nullptr) calls += Tell(*stream);
   }
   telling_.clear();
-  flushing_.swap(dirty_);
+  MoveFront(dirty_, flushing_, most_writes_);
   for (const StreamId id : flushing_) {
     if (Stream* stream = Find(id); stream != nullptr) FlushOne(*stream);
   }

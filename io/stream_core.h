@@ -62,12 +62,21 @@ struct Stream {
   std::vector<std::byte> stash;  // came before receiving was switched off
 };
 
+// Moves the first `most` of `from`, or all, to `to`, which is empty.
+inline void MoveFront(std::vector<StreamId>& from, std::vector<StreamId>& to, size_t most) {
+  if (from.size() <= most) return to.swap(from);
+  const auto end = from.begin() + static_cast<ptrdiff_t>(most);
+  to.assign(from.begin(), end);
+  from.erase(from.begin(), end);
+}
+
 // The status of OnClose: "TCP 192.0.2.1:443: connect: Connection refused: nothing listens there".
 absl::Status StreamError(const Endpoint& remote, const char* what, int error);
 
 class StreamCore : public StreamLoop {
  public:
-  StreamCore(const Clock* clock, uint32_t max_streams);
+  // A turn hands over the queues of up to `most_writes` streams; the others' turn is the next.
+  StreamCore(const Clock* clock, uint32_t max_streams, size_t most_writes = SIZE_MAX);
 
   absl::StatusOr<StreamId> Connect(const ConnectConfig& config, StreamHandler* handler) final;
   absl::StatusOr<StreamId> Listen(const ListenConfig& config, ListenHandler* handler) final;
@@ -167,6 +176,7 @@ class StreamCore : public StreamLoop {
   size_t RunTimers();
 
   const uint32_t max_streams_;
+  const size_t most_writes_;
   std::vector<SlotState> slots_;
   std::vector<uint32_t> free_slots_;
   std::vector<uint32_t> freed_;  // by the backend; their memory goes at the next turn

@@ -19,11 +19,15 @@ constexpr uint32_t kExtraSize = 64;
 // How long a listener rests when descriptors or memory have run out.
 constexpr Duration kAcceptPause = std::chrono::milliseconds(100);
 constexpr size_t kKeptRequests = 256;
+// Requests of a kind in one turn of the loop. Most complete at once, and it may be two turns before
+// completions are taken: they fit in the smallest completion queue, of 1,024. One that overflows
+// costs an allocation for each completion, and ends every multishot receive.
+constexpr size_t kMostPerTurn = 128;
 
 }  // namespace
 
 UringStreams::UringStreams(const LoopOptions& options, Uring* ring)
-    : StreamCore(&SystemClock(), options.max_streams),
+    : StreamCore(&SystemClock(), options.max_streams, kMostPerTurn),
       buffer_count_(options.stream_buffers),
       buffer_size_(std::clamp(options.stream_buffer_size, 1u << 10, 1u << 20) + kExtraSize),
       ring_(ring) {}
@@ -103,7 +107,7 @@ void UringStreams::Watch(UringStream& stream) {
 
 void UringStreams::Arm() {
   if (unarmed_.empty()) return;
-  arming_.swap(unarmed_);
+  MoveFront(unarmed_, arming_, kMostPerTurn);
   for (const StreamId id : arming_) {
     Stream* found = Find(id);
     if (found == nullptr) continue;
