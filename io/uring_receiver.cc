@@ -107,8 +107,9 @@ void UringReceiver::ResumePaused(Instant now) {
 // They go on receiving until the kernel has carried that out.
 void UringReceiver::StopWaiting() {
   while (!waiting_and_busy_.empty()) {
-    const UringSocket& socket = *find_(waiting_and_busy_.Pop());
+    UringSocket& socket = *find_(waiting_and_busy_.Pop());
     if (!socket.armed || !socket.waits) continue;
+    socket.busy = true;
     const CompletionTag receive{CompletionTag::kReceive, 0, socket.id};
     io_uring_prep_cancel64(ring_.NextSqe({CompletionTag::kCancel, 0, 0}), receive.Pack(), 0);
   }
@@ -145,9 +146,12 @@ void UringReceiver::OnEnd(UringSocket& socket, int result, const Clock& clock) {
   if (result == -ENOBUFS) ++socket.stats.rx_starved;
   if (socket.closing) return;
   const bool emptied = result == -EAGAIN && !socket.waits;
-  // Without buffers there is no telling how much there is: most often more.
-  const bool much = socket.turn == turn_ && socket.taken >= kBusy;
-  socket.busy = may_not_wait_ && (much || (result == -ENOBUFS && socket.got_any));
+  // Without buffers there is no telling how much there is: most often more. One that was told to
+  // end says nothing new.
+  if (result != -ECANCELED) {
+    const bool much = socket.turn == turn_ && socket.taken >= kBusy;
+    socket.busy = may_not_wait_ && (much || (result == -ENOBUFS && socket.got_any));
+  }
   if (result < 0 && !emptied && result != -ENOBUFS && result != -EINTR && result != -ECANCELED) {
     ++socket.stats.rx_errors;
     const Instant now = clock.Now();
