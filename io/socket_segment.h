@@ -39,11 +39,13 @@ class SocketSegment {
     size_ = size;
     lead_ = 0;
   }
-  // It cannot be, or refuses what it would take otherwise: never again. The socket is set to 0.
-  void TurnOff() {
-    size_ = 0;
+  // It cannot be set, or refuses what it would take otherwise: never again. `cleared`: the socket
+  // is set to 0.
+  void TurnOff(bool cleared) {
+    if (cleared) size_ = 0;
     off_ = true;
   }
+  bool off() const { return off_; }
 
  private:
   uint32_t size_ = 0;

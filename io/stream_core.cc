@@ -252,7 +252,8 @@ void StreamCore::Connected(Stream& stream) {
   stream.timer = Instant::max();
   ++totals_.connects;
   if (!stream.queue.empty() || stream.finish) MarkDirty(stream);
-  if (stream.receiving) UpdateReceiving(stream);
+  // Also if it was told not to receive meanwhile: a reset is told all the same.
+  UpdateReceiving(stream);
   stream.handler->OnConnect(stream.id);
 }
 

@@ -105,9 +105,9 @@ void UringSender::SetSegment(UringSocket& socket, uint32_t size) {
   const auto set = [&socket](uint32_t value) {
     return setsockopt(socket.fd(), SOL_UDP, UDP_SEGMENT, &value, sizeof value) == 0;
   };
+  if (size > 0 && socket.segment.off()) return;  // the flush found out
   if (size > 0 && set(size)) return socket.segment.Set(size);
-  set(0);
-  socket.segment.TurnOff();
+  socket.segment.TurnOff(/*cleared=*/socket.segment.size() == 0 || set(0));
 }
 
 size_t UringSender::LeaderOf(const UringSocket& socket, const TxTrain& part) {

@@ -23,13 +23,12 @@ bool ZeroCopyMemory::Look(const IpAddress& to, Instant now) {
       return true;
     }
     if (now - slot.time < kIdle) return false;
-  }
-  const Instant due =
-      known && slot.state != State::kOn ? std::max(slot.time, next_trial_) : next_trial_;
-  if (now < due) {
-    next_look_ = std::min(now + kLookGap, due);
+  } else if (known && now < slot.time) {
+    last_ = to;
+    last_until_ = slot.time;
     return false;
   }
+  if (now < next_trial_) return false;
   next_trial_ = now + kTrialGap;
   SetState(&slot, State::kTrial);
   if (!known) slot = Slot{.to = to, .state = State::kTrial};

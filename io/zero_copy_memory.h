@@ -31,8 +31,6 @@ class ZeroCopyMemory {
   // Between two trials, whatever the destinations: ten thousand on a way that copies cost no more
   // than one.
   static constexpr Duration kTrialGap = std::chrono::milliseconds(10);
-  // While no destination is good, between two looks whether the one that is sent to is due.
-  static constexpr Duration kLookGap = std::chrono::microseconds(100);
   // A good destination that was not sent to for so long makes room for another.
   static constexpr Duration kIdle = std::chrono::seconds(1);
 
@@ -41,9 +39,10 @@ class ZeroCopyMemory {
   // Whether to send to `to` without a copy. The first yes to a destination is a trial: further ones
   // follow when its verdict is good.
   bool Use(const IpAddress& to, Instant now) {
+    if (!enabled_) return false;
     // Most often nothing is good and nothing is due. The table is not looked at then: long trains
     // have driven it from the cache.
-    if (!enabled_ || (good_ == 0 && now < next_look_)) return false;
+    if (good_ == 0 && (now < next_trial_ || (now < last_until_ && to == last_))) return false;
     return Look(to, now);
   }
   // What a notification said about a send to `to`.
@@ -67,7 +66,8 @@ class ZeroCopyMemory {
 
   bool enabled_;
   Instant next_trial_ = Instant::min();
-  Instant next_look_ = Instant::min();
+  IpAddress last_;  // the destination last looked up and found not due, and until when it is not
+  Instant last_until_ = Instant::min();
   uint32_t good_ = 0;  // slots that are kOn
   std::array<Slot, kSlots> slots_{};
 };

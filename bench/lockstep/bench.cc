@@ -1,5 +1,6 @@
 #include "bench/lockstep/bench.h"
 
+#include <sched.h>
 #include <time.h>
 
 #include <atomic>
@@ -267,6 +268,11 @@ absl::StatusOr<std::vector<LockstepCase>> Bench::Run() {
 }  // namespace
 
 absl::StatusOr<std::vector<LockstepCase>> RunLockstep(const LockstepOptions& options) {
+  struct Affinity {
+    Affinity() { sched_getaffinity(0, sizeof(cores), &cores); }
+    ~Affinity() { sched_setaffinity(0, sizeof(cores), &cores); }
+    cpu_set_t cores;
+  } const of_the_caller;
   if (options.subjects.empty() || options.rounds == 0 || options.shards == 0 ||
       options.shards > 2) {
     return absl::InvalidArgumentError("subjects, rounds, or 1 or 2 shards are missing");

@@ -227,9 +227,9 @@ void LoopTest::MoveToAPortOfItsOwn(Peer& peer) {
   peer.loop->CloseUdp(peer.socket);
   UdpConfig config;
   config.bind = peer.address;
-  // Other tests run beside this one.
-  uint32_t port = 61'000 + static_cast<uint32_t>(getpid()) % 4000;
-  for (; port < 65'536; ++port) {
+  // Other tests run beside this one, with other ports to try.
+  const uint32_t first = 61'000 + static_cast<uint32_t>(getpid()) % 500 * 8;
+  for (uint32_t port = first; port < first + 8; ++port) {
     config.bind.port = static_cast<uint16_t>(port);
     const auto socket = peer.loop->OpenUdp(config, &peer.recorder);
     if (!socket.ok()) continue;

@@ -48,7 +48,10 @@ TEST(SocketSegmentTest, WhatFits) {
 TEST(SocketSegmentTest, OffIsForGood) {
   SocketSegment segment;
   segment.Set(1400);
-  segment.TurnOff();
+  segment.TurnOff(/*cleared=*/false);
+  EXPECT_EQ(segment.size(), 1400u) << "as the socket has it";
+  EXPECT_EQ(TrainsUntilWanted(&segment, 1280), -1);
+  segment.TurnOff(/*cleared=*/true);
   EXPECT_EQ(segment.size(), 0u);
   EXPECT_EQ(TrainsUntilWanted(&segment, 1400), -1);
 }
