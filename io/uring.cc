@@ -6,6 +6,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstdlib>
 #include <cstring>
@@ -23,6 +24,10 @@ namespace {
 constexpr uint32_t kSetupFlags = IORING_SETUP_SINGLE_ISSUER | IORING_SETUP_DEFER_TASKRUN |
                                  IORING_SETUP_TASKRUN_FLAG | IORING_SETUP_R_DISABLED |
                                  IORING_SETUP_SUBMIT_ALL | IORING_SETUP_CLAMP | IORING_SETUP_CQSIZE;
+
+// A ring may be mapped where one that another thread has closed was. The kernel orders the two, but
+// thread sanitizer does not see the system calls of liburing: so they are ordered here as well.
+std::atomic<uint32_t> closed_rings{0};
 
 // The first line of `path` that starts with `key`, without the key; "" if there is none.
 std::string ReadLine(const char* path, const std::string& key = "") {
@@ -195,6 +200,7 @@ absl::Status Uring::Open(uint32_t sq_entries, uint32_t cq_entries) {
   params.cq_entries = cq_entries;
   const int result = io_uring_queue_init_params(sq_entries, &ring_, &params);
   if (result < 0) return SetupError(-result);
+  closed_rings.load(std::memory_order_acquire);
   open_ = true;
   // Entries are used strictly in turn, so the indirection of the queue never changes.
   for (uint32_t i = 0; i < ring_.sq.ring_entries; ++i) ring_.sq.array[i] = i;
@@ -212,7 +218,9 @@ bool Uring::MayEnter() {
 }
 
 void Uring::Close() {
-  if (open_) io_uring_queue_exit(&ring_);
+  if (!open_) return;
+  closed_rings.fetch_add(1, std::memory_order_release);
+  io_uring_queue_exit(&ring_);
   open_ = false;
 }
 
