@@ -12,7 +12,7 @@ namespace ringsock::bench {
 namespace {
 
 constexpr uint32_t kRingPackets = 16384;
-constexpr auto kConnectTime = std::chrono::seconds(10);
+constexpr auto kConnectTime = std::chrono::seconds(60);
 
 derp::RelayMap MapTo(const RelayPart& part) {
   derp::RelayNode node;

@@ -23,7 +23,7 @@
 namespace ringsock::bench {
 namespace {
 
-constexpr int kPatienceSeconds = 10;
+constexpr int kPatienceSeconds = 60;
 // Bytes that TCP takes before it may send them, as clients of this project have it. Else megabytes
 // of each sender wait in the kernel, outside all caches, and as their windows open it is the
 // relay's core that sends them, in the interrupt for its own acknowledgement.

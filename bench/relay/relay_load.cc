@@ -22,8 +22,9 @@ constexpr size_t kWriteSize = 64 << 10;
 constexpr size_t kReadSize = 256 << 10;
 // How long a packet that is due waits for TCP at most.
 constexpr auto kPatience = std::chrono::milliseconds(50);
-// The end: nothing came for this long, so nothing will.
-constexpr auto kQuiet = std::chrono::milliseconds(300);
+// The end: nothing came for this long, so nothing will. Longer than a busy host keeps the relay
+// from running; only rounds that lose something wait for it.
+constexpr auto kQuiet = std::chrono::seconds(3);
 // One in flight: the packet is lost.
 constexpr auto kGiveUp = std::chrono::milliseconds(100);
 constexpr int kStalledReceiveBuffer = 64 << 10;

@@ -27,7 +27,7 @@
 namespace ringsock::bench {
 namespace {
 
-constexpr auto kStartTime = std::chrono::seconds(15);
+constexpr auto kStartTime = std::chrono::seconds(60);
 constexpr auto kStopTime = std::chrono::seconds(8);
 constexpr auto kPollInterval = std::chrono::milliseconds(10);
 

@@ -32,18 +32,35 @@ Outcome RunBench(const std::string& arguments) {
   return outcome;
 }
 
+nlohmann::json Scenario(const std::string& arguments) {
+  const Outcome outcome = RunBench(arguments);
+  EXPECT_EQ(outcome.code, 0) << outcome.out;
+  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
+  EXPECT_FALSE(json.is_discarded()) << outcome.out;
+  return json.is_discarded() ? nlohmann::json::object() : json["scenarios"][0]["subjects"];
+}
+
+// A busy machine may give a subject no time at all, so there is more when it is needed: runs until
+// each subject without an error has delivered something. All else holds however long it runs.
+nlohmann::json SubjectsThatDelivered(const std::string& arguments) {
+  nlohmann::json subjects;
+  for (const char* time : {" --seconds=0.2 --warmup=0.05", " --seconds=1", " --seconds=5"}) {
+    subjects = Scenario(arguments + time + " --rounds=1 --json=- 2>/dev/null");
+    bool all = true;
+    for (const auto& subject : subjects) {
+      if (!subject.contains("error")) all &= subject["rounds"][0]["delivered"] > 0;
+    }
+    if (all || testing::Test::HasFailure()) break;
+  }
+  return subjects;
+}
+
 // Beside the floor stands a program that is no relay, which must not spoil the rest.
 constexpr char kNoRelay[] = " --relay-command='none=/bin/false {port}'";
 
 TEST(RelaySmokeTest, FloorAlone) {
-  const Outcome outcome = RunBench(
-      "throughput --senders=2 --receivers=2 --size=64 --rate=5k --rounds=1 --seconds=0.2 "
-      "--warmup=0.05 --check=1 --json=- 2>/dev/null" +
-      std::string(kNoRelay));
-  ASSERT_EQ(outcome.code, 0) << outcome.out;
-  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
-  ASSERT_FALSE(json.is_discarded()) << outcome.out;
-  const auto& subjects = json["scenarios"][0]["subjects"];
+  const auto subjects = SubjectsThatDelivered(
+      "throughput --senders=2 --receivers=2 --size=64 --rate=5k --check=1" + std::string(kNoRelay));
   ASSERT_EQ(subjects.size(), 2u);
   EXPECT_THAT(subjects[0]["error"].get<std::string>(), HasSubstr("ended with 1"));
   const auto& round = subjects[1]["rounds"][0];
@@ -56,13 +73,10 @@ TEST(RelaySmokeTest, FloorAlone) {
 
 // As it is run by hand: the relay of this project, found beside the program, and the floor.
 TEST(RelaySmokeTest, OwnRelay) {
-  const Outcome outcome = RunBench(
-      "throughput --senders=2 --receivers=4 --size=200 --rate=5k --rounds=1 "
-      "--seconds=0.2 --warmup=0.05 --json=- 2>/dev/null");
-  ASSERT_EQ(outcome.code, 0) << outcome.out;
-  const auto json = nlohmann::json::parse(outcome.out, nullptr, false);
-  ASSERT_FALSE(json.is_discarded()) << outcome.out;
-  for (const auto& subject : json["scenarios"][0]["subjects"]) {
+  const auto subjects =
+      SubjectsThatDelivered("throughput --senders=2 --receivers=4 --size=200 --rate=5k");
+  EXPECT_EQ(subjects.size(), 2u);
+  for (const auto& subject : subjects) {
     SCOPED_TRACE(subject["name"]);
     ASSERT_FALSE(subject.contains("error")) << subject["error"];
     const auto& round = subject["rounds"][0];
