@@ -39,6 +39,8 @@ class ThreadsTest : public testing::Test {
       client_tls_ = std::move(client_tls).value();
       options_.tls = server_tls_.get();
     }
+    // Threads that do not run for a while are no reason to drop anything.
+    options_.queues.max_age = options_.queues.write_timeout = seconds(60);
     options_.workers = workers;
     options_.listen = {{{IpAddress::V4(127, 0, 0, 1), 0, 0}, tls}};
     auto server = Server::Create(std::move(options_));
@@ -89,6 +91,8 @@ TEST_F(ThreadsTest, ForwardsOverTls) {
   }
   Until([&] { return b.packets.size() == 300; }, "all arrives");
   EXPECT_EQ(b.Text(&a), expected);
+  // A worker counts what it has sent a moment later.
+  Until([&] { return server_->GetStats().packets_out >= 300; }, "all is counted");
   EXPECT_EQ(server_->GetStats().packets_out, 300u);
   const std::vector<ClientStatus> clients = server_->Clients(10);
   ASSERT_EQ(clients.size(), 2u);
@@ -108,7 +112,7 @@ TEST_F(ThreadsTest, GarbageInsteadOfTlsIsEndedAndTheOthersGoOn) {
   Until([&] { return garbage.connected; }, "connects");
   ASSERT_TRUE(garbage.SendRaw("GET /derp HTTP/1.1\r\n\r\n"));
   Until([&] { return garbage.closed; }, "is closed");
-  EXPECT_EQ(server_->GetStats().login_failed, 1u);
+  Until([&] { return server_->GetStats().login_failed == 1; }, "is counted");
   Join(1);
 }
 
@@ -137,11 +141,18 @@ TEST_F(ThreadsTest, TwoWorkersUnderChange) {
   const auto accounted = [&] {
     const Stats stats = server_->GetStats();
     return stats.packets_out + stats.dropped_gone + stats.dropped_unknown +
-           stats.dropped_queue_full + stats.dropped_between_workers;
+           stats.dropped_queue_full + stats.dropped_queue_age + stats.dropped_memory +
+           stats.dropped_between_workers;
   };
-  Until([&] { return accounted() >= server_->GetStats().packets_in; }, "all is accounted for");
+  // What has been sent may still be on its way to a worker that does not run.
+  Until([&] { return server_->GetStats().packets_out > sent / 2; }, "most arrive");
+  Until(
+      [&] {
+        const uint64_t in = server_->GetStats().packets_in;
+        return accounted() >= in;
+      },
+      "all is accounted for");
   EXPECT_LE(accounted(), sent);
-  EXPECT_GT(server_->GetStats().packets_out, sent / 2);
   server_->Stop(milliseconds(500));
 }
 
