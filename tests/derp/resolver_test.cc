@@ -21,9 +21,15 @@ class ResolverTest : public testing::TestWithParam<io::WorldParam> {
     loop_ = &world_->Add({});
     server_ = std::make_unique<DnsServer>(loop_, world_->Address(0, GetParam().v4));
     options_.servers = server_->at();
-    options_.timeout = milliseconds(50);
+    // This thread may not run for a while: where an answer comes, no time limit is to come first.
+    options_.timeout = seconds(20);
     options_.tries = 2;
-    options_.stale_after = milliseconds(20);
+    options_.stale_after = seconds(20);
+  }
+  // For servers that do not answer.
+  void GiveUpSoon(int tries = 2) {
+    options_.timeout = milliseconds(50);
+    options_.tries = tries;
   }
   void Open() {
     auto made = NewResolver(loop_, &timers_, options_);
@@ -117,6 +123,7 @@ TEST_P(ResolverTest, NoSuchNameAndNoSuchAddress) {
 }
 
 TEST_P(ResolverTest, ASilentServerIsGivenUpAndTheNextOneAsked) {
+  GiveUpSoon();
   Open();
   server_->silent = true;
   EXPECT_THAT(Get("relay.example.test"), HasSubstr("UNAVAILABLE: DNS: relay.example.test: "));
@@ -124,6 +131,7 @@ TEST_P(ResolverTest, ASilentServerIsGivenUpAndTheNextOneAsked) {
   DnsServer other(loop_, world_->Address(0, GetParam().v4));
   other.Set("relay.example.test", {two_});
   options_.servers = server_->at() + "," + other.at();
+  GiveUpSoon(/*tries=*/8);  // each twice as patient as the one before
   resolver_.reset();
   Open();
   EXPECT_EQ(Get("relay.example.test"), "192.0.2.2");
@@ -160,6 +168,7 @@ TEST_P(ResolverTest, GarbageIsNoAnswer) {
 }
 
 TEST_P(ResolverTest, OnlyTheServerThatWasAskedIsHeard) {
+  GiveUpSoon();
   Open();
   DnsServer forger(loop_, world_->Address(0, GetParam().v4));
   server_->Set("relay.example.test", {one_});
@@ -171,7 +180,6 @@ TEST_P(ResolverTest, OnlyTheServerThatWasAskedIsHeard) {
 TEST_P(ResolverTest, TheLastGoodAnswerWhileTheDnsIsDown) {
   options_.min_ttl = options_.max_ttl = Duration::zero();
   options_.stale_after = milliseconds(20);
-  options_.timeout = seconds(5);  // far longer than one waits for the stale one
   Open();
   server_->Set("relay.example.test", {one_});
   EXPECT_EQ(Get("relay.example.test"), "192.0.2.1");
@@ -181,7 +189,10 @@ TEST_P(ResolverTest, TheLastGoodAnswerWhileTheDnsIsDown) {
   server_->silent = false;
   server_->Set("relay.example.test", {two_});
   resolver_->OnLinkChange();  // asks again
-  EXPECT_EQ(Get("relay.example.test"), "192.0.2.2");
+  std::string answer = Get("relay.example.test");
+  // As often as this thread did not run for so long that the stale one came first.
+  for (int i = 0; i < 100 && answer == "192.0.2.1 stale"; ++i) answer = Get("relay.example.test");
+  EXPECT_EQ(answer, "192.0.2.2");
 }
 
 TEST_P(ResolverTest, AnErrorOfTheDnsDoesNotTakeTheGoodAnswerAway) {
