@@ -7,6 +7,7 @@ Prints the table of docs/nat.md.
 
 import itertools
 import re
+import signal
 import sys
 import threading
 import time
@@ -22,9 +23,9 @@ AT_ONCE = 5      # cells at one time
 FAR = "127.3.3.40:1"
 # What a handshake takes whose first message was lost (WireGuard's REKEY_TIMEOUT), and a netcheck
 # that hears nothing.
-HANDSHAKE_SECONDS, NETCHECK_SECONDS, SLACK_SECONDS = 5, 5, 5
-# Pings before the path is looked at for the last time: more than the 3 s after a handshake in which
-# packets go over all paths (spec: SEND-2), so what is seen then stays.
+HANDSHAKE_SECONDS, NETCHECK_SECONDS, SLACK_SECONDS = 5, 5, 20
+# Pings from the first answer until the path is looked at for the last time: more than the 3 s after
+# a handshake in which packets go over all paths (spec: SEND-2), so what is seen then stays.
 PINGS = 120
 
 
@@ -93,24 +94,25 @@ class Cell:
     def measure(self):
         """Pings from the first host to the second, which has them shake hands."""
         began = time.time()
-        self.ping = self.hosts[0].ping_in_background(self.hosts[1], PINGS, INTERVAL)
+        self.ping = self.hosts[0].ping_in_background(self.hosts[1], 1_000_000, INTERVAL)
         want = expected(*self.kinds)
         wait_for(f"a ping over {self.kinds} is answered", self.answered,
                  HANDSHAKE_SECONDS * 3 + SLACK_SECONDS, self.lab)
         if want == "direct":
-            wait_for("the path is direct",
-                     lambda: "direct" in self.gateways[0].path_to(self.hosts[1]) or
-                     not self.ping.running(), lab=self.lab)
+            self.gateways[0].wait_for_path(self.hosts[1], "direct")
             self.seconds = time.time() - began
+            self.gateways[1].wait_for_path(self.hosts[0], "direct")
         else:
             self.seconds = min(self.answered().values()) - began
-        self.ping.popen.wait(PINGS * INTERVAL + 60)
+        last = min(self.answered()) + PINGS
+        wait_for("the last ping is answered", lambda: max(self.answered()) >= last, lab=self.lab)
         paths = [gateway.path_to(other) for gateway, other in
                  zip(self.gateways, reversed(self.hosts))]
         self.path = "/".join(sorted({path.split()[0] for path in paths}))
-        found = re.search(r"(\d+) packets transmitted, (\d+) received", self.ping.log())
-        self.sent = int(found.group(1))
-        self.lost = self.sent - int(found.group(2))
+        self.ping.stop(signal.SIGINT)
+        answered = self.answered()
+        self.sent = max(answered)
+        self.lost = self.sent - len(answered)
 
     def stop(self):
         for gateway in self.gateways:

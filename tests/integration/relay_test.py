@@ -26,7 +26,7 @@ REHANDSHAKE_SECONDS = 15 + 0.34 + 5
 ROAM_SECONDS = 4 + 1
 SPRAYED_PINGS = int(4 / INTERVAL)
 # What a loaded machine may add to each.
-SLACK_SECONDS = 3
+SLACK_SECONDS = 15
 
 
 class PingStream:
@@ -59,7 +59,7 @@ class PingStream:
                           if all(k in replies for k in range(n, n + count))), None)
             return first and max(replies[first] - now, 1e-3)
 
-        return wait_for(f"{count} pings in a row are answered", run, 60, self.test.lab)
+        return wait_for(f"{count} pings in a row are answered", run, 120, self.test.lab)
 
     def phase(self, name):
         """What follows belongs to this phase."""
@@ -272,8 +272,8 @@ class CatTest(RelayLab):
         echo = self.start_cat(self.b, self.a, "--echo")
         count = 50
         cat = self.start_cat(self.a, self.b, "--size", "100", "--count", str(count),
-                             "--interval", "10ms", "--receive", str(count), "--timeout", "60s")
-        cat.popen.wait(60)
+                             "--interval", "10ms", "--receive", str(count), "--timeout", "100s")
+        cat.popen.wait(120)
         self.assertEqual(cat.popen.returncode, 0, self.lab.logs())
         packets = self.events(cat, "packet")
         self.assertEqual(len(packets), count)
