@@ -45,6 +45,16 @@ class LoopNetworkTest : public LoopTest {
       Shell(absl::StrCat(ip, " address add 10.77.0.", host, "/24 dev v"));
       Shell(absl::StrCat(ip, " address add fd77::", host, "/64 dev v nodad"));
     }
+    // A worker of the kernel opens the queues, a moment after both ends are up: what is sent before
+    // is dropped.
+    for (const char* side : {"a", "b"}) {
+      const std::string is_up =
+          absl::StrCat("ip -n ", Name(side), " -o link show v | grep -q 'state UP'");
+      const Instant guard = SystemClock().Now() + std::chrono::seconds(60);
+      while (system(is_up.c_str()) != 0) {  // NOLINT(cert-env33-c): a fixed command
+        ASSERT_LT(SystemClock().Now(), guard) << is_up;
+      }
+    }
     a_ = &AddPeerIn("a", 1);
     b_ = &AddPeerIn("b", 2);
   }

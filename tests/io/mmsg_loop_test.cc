@@ -99,6 +99,11 @@ class MmsgLoopTest : public testing::Test {
   }
   // The numbers that arrived, in order.
   std::vector<uint32_t> Arrived() {
+    const Instant guard = SystemClock().Now() + std::chrono::seconds(20);
+    // What has left may take a moment, and there must be nothing more.
+    while (recorder_.count < Stats().tx_packets && SystemClock().Now() < guard) {
+      loop_->Poll(Instant::min());
+    }
     while (loop_->Poll(Instant::min()) > 0) {
     }
     std::vector<uint32_t> numbers;

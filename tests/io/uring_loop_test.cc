@@ -21,6 +21,7 @@
 
 #include "io/fd.h"
 #include "io/uring.h"
+#include "io/zero_copy_memory.h"
 
 namespace ringsock::io {
 namespace {
@@ -177,6 +178,7 @@ TEST_F(UringLoopTest, ZeroCopyEndsOffOnLoopback) {
   Recorder sender, receiver;
   const SocketId a = Open(*loop, sender), b = Open(*loop, receiver);
   constexpr uint32_t kTrains = 50, kPackets = 20, kSize = 1000;
+  const Instant start = SystemClock().Now();
   for (uint32_t i = 0; i < kTrains; ++i) {
     TxSlab* slab = nullptr;
     ASSERT_TRUE(PollUntil(*loop, [&] { return (slab = loop->AcquireSlab()) != nullptr; }));
@@ -192,8 +194,11 @@ TEST_F(UringLoopTest, ZeroCopyEndsOffOnLoopback) {
   for (uint32_t i = 0; i < kTrains * kPackets; ++i) EXPECT_EQ(receiver.seen[i].number, i);
   const UdpStats stats = loop->Stats(a);
   EXPECT_EQ(stats.tx_zero_copy, 0u);
-  // Linux 6.1 does not know verdicts, and then there is no trial that counts.
-  EXPECT_LE(stats.tx_zero_copy_copied, 1u) << "one trial, then no more";
+  // Linux 6.1 does not know verdicts, and then there is no trial that counts. A trial is repeated
+  // when its verdict is late, as it is if this thread did not run meanwhile.
+  const auto repeated = (SystemClock().Now() - start) / ZeroCopyMemory::kTrialTimeout;
+  EXPECT_LE(stats.tx_zero_copy_copied, 1u + static_cast<uint64_t>(repeated))
+      << "one trial, then no more";
   EXPECT_EQ(stats.tx_trains, kTrains);
 }
 

@@ -5,6 +5,7 @@
 #include <poll.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 
 namespace ringsock::io {
@@ -75,16 +76,22 @@ TEST(WakerTest, CarriesWhatWasWrittenBefore) {
   Waker waker;
   ASSERT_TRUE(waker.Open().ok());
   constexpr int kRounds = 50'000;
+  // Where others run too, each round may take some milliseconds: then as many as this allows.
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(10);
   int value = 0;
   std::atomic<int> seen{0};
+  std::atomic<bool> stop{false};
   std::thread thread([&] {
     for (int i = 1; i <= kRounds; ++i) {
-      while (seen.load(std::memory_order_acquire) != i - 1) std::this_thread::yield();
+      while (seen.load(std::memory_order_acquire) != i - 1) {
+        if (stop.load()) return;
+        std::this_thread::yield();
+      }
       value = i;
       waker.Wake();
     }
   });
-  for (int i = 1; i <= kRounds; ++i) {
+  for (int i = 1; i <= kRounds && std::chrono::steady_clock::now() < end; ++i) {
     bool woken = waker.TakePending() || !waker.PrepareSleep();
     while (!woken) {
       ASSERT_TRUE(Readable(waker, 60'000)) << "lost in round " << i;
@@ -93,6 +100,7 @@ TEST(WakerTest, CarriesWhatWasWrittenBefore) {
     ASSERT_EQ(value, i);
     seen.store(i, std::memory_order_release);
   }
+  stop = true;
   thread.join();
 }
 

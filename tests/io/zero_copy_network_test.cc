@@ -22,6 +22,7 @@
 #include "io/fd.h"
 #include "io/loop.h"
 #include "io/uring_loop.h"
+#include "io/zero_copy_memory.h"
 #include "tests/io/loop_world.h"
 
 namespace ringsock::io {
@@ -255,13 +256,18 @@ TEST(ZeroCopyNetworkTest, TurnsOffWhileTheKernelCopies) {
   Sending::InNamespace([](Sending& sending) {
     sending.Learn();
     Tap tap;
+    const Instant start = SystemClock().Now();
     for (uint32_t i = 1; i <= 20; ++i) {
       sending.PollUntil([&] { return sending.Queue(i) != nullptr; }, "a slab comes back");
       sending.loop().Flush();
       sending.PollUntil([&] { return sending.Stats().tx_zero_copy_copied > 0; }, "the verdict");
-      EXPECT_EQ(tap.Next(), TrainNumber(i));
+      std::vector<std::byte> seen;
+      sending.PollUntil([&] { return !(seen = tap.Next()).empty(); }, "it leaves");
+      EXPECT_EQ(seen, TrainNumber(i));
     }
-    EXPECT_EQ(sending.Stats().tx_zero_copy_copied, 1u);
+    // It is tried again after a while.
+    const auto again = (SystemClock().Now() - start) / ZeroCopyMemory::kFirstRetry;
+    EXPECT_LE(sending.Stats().tx_zero_copy_copied, 1u + static_cast<uint64_t>(again));
     EXPECT_EQ(sending.Stats().tx_zero_copy, 1u);
     EXPECT_EQ(sending.Stats().tx_trains, 21u);
   });
