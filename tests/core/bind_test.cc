@@ -17,6 +17,8 @@ BindOptions Options() {
   BindOptions options;
   options.engine.shards = 2;
   options.engine.pin_threads = false;
+  // What happens to the network of the host that the test runs on has paths looked for anew.
+  options.engine.network.watch_links = false;
   return options;
 }
 
@@ -211,7 +213,7 @@ TEST_F(BindTest, OpensAgainAfterClose) {
   const auto peer = bind.CreateEndpoint(KeyNumber(1), host.text());
   const auto gone = bind.CreateEndpoint(KeyNumber(2), "192.0.2.1:9");
   ASSERT_TRUE(bind.engine()->UpdatePeers(std::vector<PublicKey>{KeyNumber(1)}).ok());
-  for (int round = 0; round < 3; ++round) {
+  for (int round = 0, taken = 0; round < 3; ++round) {
     host.Send(port_, Message(4, "in"));
     EXPECT_EQ(Receive(bind, Bind::Source::kV4, 1), std::vector<std::string>{Message(4, "in")});
     EXPECT_EQ(last_.peer, peer->peer);
@@ -227,8 +229,13 @@ TEST_F(BindTest, OpensAgainAfterClose) {
     const std::shared_ptr<Engine> before = bind.engine();
     bind.Close();
     EXPECT_EQ(before->Status().peers.size(), 1u);
-    const auto port = bind.Open(round == 1 ? port_ : 0);
+    auto port = bind.Open(round == 1 ? port_ : 0);
     waiting.join();
+    if (round == 1 && absl::IsAlreadyExists(port.status()) && ++taken <= 5) {
+      // Another program got the port as soon as it was free: the round once more.
+      port = bind.Open(0);
+      --round;
+    }
     ASSERT_TRUE(port.ok()) << port.status().ToString();
     port_ = *port;
     EXPECT_TRUE(before->Status().peers.empty());  // they are the next engine's

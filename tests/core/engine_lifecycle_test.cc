@@ -22,7 +22,10 @@ TEST_P(EngineTest, ClosesUnderTrafficAndFreesThePort) {
   handler_.reaction = [](Shard& shard, const ReceivedTrain& train) {
     shard.SendTo(train.from, train.packets);
   };
-  for (int round = 0; round < 3; ++round) {
+  // Another program may get the port as soon as it is free, though hardly so often.
+  constexpr int kMostTaken = 5;
+  int taken = 0;
+  for (int round = 0; round < 3 + taken; ++round) {
     EngineOptions options = Options(2);
     START_OR_SKIP(options);
     const uint16_t port = engine_->port();
@@ -48,7 +51,11 @@ TEST_P(EngineTest, ClosesUnderTrafficAndFreesThePort) {
     EXPECT_EQ(engine_->Status().peers.size(), 1u);
     options.port = port;
     auto again = Engine::Start(options, &handler_);
-    EXPECT_TRUE(again.ok()) << again.status().ToString();
+    if (absl::IsAlreadyExists(again.status()) && taken < kMostTaken) {
+      ++taken;
+    } else {
+      EXPECT_TRUE(again.ok()) << again.status().ToString();
+    }
   }
 }
 

@@ -97,6 +97,7 @@ class NetworkNews final : public NetworkObserver {
 
 class EngineNetcheckTest : public EngineTest {
  protected:
+  void TearDown() override { engine_.reset(); }  // it calls the observer until then
   // Bound to loopback, so that it is the address there is.
   EngineOptions Loopback(uint32_t shards) const {
     EngineOptions options = Options(shards);
@@ -118,21 +119,31 @@ class EngineNetcheckTest : public EngineTest {
 // to another one.
 TEST_P(EngineNetcheckTest, AnswersComeToAnyShard) {
   constexpr size_t kServers = 16;
-  if (!StartObserved(Loopback(4))) GTEST_SKIP() << reason_;
   StunServers servers(kServers, v6());
-  ASSERT_TRUE(engine_->SetRelayMap(servers.Map()).ok());
-  ASSERT_TRUE(WaitUntil([&] { return engine_->Status().last_report.has_value(); }));
-  const EngineStatus status = engine_->Status();
+  EngineStatus status;
+  const auto in_time = [&] {
+    return status.last_report->latency.size() == kServers &&
+           (v6() || status.last_report->hairpin == stun::Answer::kYes);
+  };
+  // Answers have two seconds, that of the hairpin half a second, which is little on a busy machine.
+  for (int tries = 0; tries == 0 || (tries < 5 && !in_time()); ++tries) {
+    if (!StartObserved(Loopback(4))) GTEST_SKIP() << reason_;
+    ASSERT_TRUE(engine_->SetRelayMap(servers.Map()).ok());
+    ASSERT_TRUE(WaitUntil([&] {
+      status = engine_->Status();
+      return status.last_report.has_value();
+    }));
+  }
   EXPECT_EQ(status.last_report->latency.size(), kServers);
   EXPECT_EQ(status.netcheck.malformed + status.netcheck.unknown_id, 0u);
   EXPECT_GE(status.netcheck.answers, kServers);
   EXPECT_EQ(Count(engine_->Counters(), Drop::kRxStun), 0u);
   ASSERT_TRUE(WaitUntil([&] {
     const auto list = news_.endpoints();
-    return !list.empty() && list[0].source == EndpointSource::kStun;
+    return !list.empty() && list[0].source == EndpointSource::kStun &&
+           list[0].endpoint.port == engine_->port();
   }));
   EXPECT_EQ(news_.endpoints().size(), 1u);
-  EXPECT_EQ(news_.endpoints()[0].endpoint.port, engine_->port());
   if (!v6()) {
     EXPECT_EQ(status.last_report->mapping_varies, stun::Answer::kNo);
     EXPECT_EQ(status.last_report->hairpin, stun::Answer::kYes);
@@ -154,7 +165,10 @@ TEST_P(EngineNetcheckTest, ObserversMayAskTheEngine) {
   });
   StunServers servers(2, v6());
   EXPECT_TRUE(engine_->SetRelayMap(servers.Map()).ok());
-  EXPECT_TRUE(WaitUntil([&] { return news_.asked() > 0; }));
+  EXPECT_TRUE(WaitUntil([&] {
+    if (engine_->Status().last_report.has_value()) engine_->ReStun("no answer in time");
+    return news_.asked() > 0;
+  }));
   done = true;
   other.join();
   // It did not close.

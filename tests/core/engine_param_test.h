@@ -24,6 +24,8 @@ class EngineTest : public testing::TestWithParam<EngineParam> {
     EngineOptions options;
     options.shards = shards;
     options.pin_threads = false;
+    // What happens to the network of the host that the test runs on has paths looked for anew.
+    options.network.watch_links = false;
     options.io.backend = std::get<0>(GetParam());
     return options;
   }

@@ -190,7 +190,10 @@ TEST_P(EngineRebindTest, AccountsForEveryPacketOfAFlood) {
     return sent.load() - handler_.received.load() - Dropped(Drop::kRxKernel) -
            Dropped(Drop::kRxRebind);
   };
-  EXPECT_TRUE(WaitUntil([&] { return missing() <= BacklogDrops() - backlog; }))
+  // A core that had chosen the old socket for a packet may find it full after its drops were read:
+  // one packet of each sender when a socket is replaced.
+  constexpr uint64_t kInHand = 2 * kRebinds;
+  EXPECT_TRUE(WaitUntil([&] { return missing() <= BacklogDrops() - backlog + kInHand; }))
       << "sent " << sent << ", received " << handler_.received << ", " << BacklogDrops() - backlog
       << " dropped before the sockets; " << engine_->Counters().ToString();
   RecordProperty("sent", std::to_string(sent.load()));

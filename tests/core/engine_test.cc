@@ -131,8 +131,10 @@ TEST_P(EngineTest, HandshakesGoEverywhere) {
       EXPECT_TRUE(second.Empty());
       break;
     }
-    remote_.Drain();
-    second.Drain();
+    // Too slow: the data went to both as well, if it was chosen for as late as that.
+    if (counters.sprays == before.sprays + 1) continue;
+    EXPECT_EQ(remote_.Receive(), Message(4, "data"));
+    EXPECT_EQ(second.Receive(), Message(4, "data"));
   }
 }
 

@@ -183,7 +183,7 @@ class RelayStressTest : public testing::Test {
         break;
       }
       case 3:
-        EXPECT_FALSE(engine_->Status().relays.empty());
+        EXPECT_TRUE(WaitUntil([this] { return !engine_->Status().relays.empty(); }));
         EXPECT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2, 3})).ok());
         EXPECT_TRUE(engine_->SetRelayMap(RelayMapOf({1, 2})).ok());
         break;

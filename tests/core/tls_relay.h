@@ -32,6 +32,8 @@ class TlsRelay {
     relay::Options options;
     options.identity = &identity_;
     options.tls = tls_.get();
+    // Nothing is dropped however long a busy machine keeps a thread waiting.
+    options.queues.max_age = options.queues.write_timeout = std::chrono::minutes(1);
     options.listen = {{{IpAddress::V4(127, 0, 0, 1), 0, 0}, /*tls=*/true}};
     auto server = relay::Server::Create(std::move(options));
     EXPECT_TRUE(server.ok()) << server.status();
