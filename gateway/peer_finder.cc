@@ -87,9 +87,9 @@ void PeerFinder::Handle(const Request& request) {
     return;
   }
   PathAddress address = request.address;
-  counters_.Add(Count::kRecognisedMac1, 1);
   LearnOwner(&tables_, &address, owner, message);
   tables_.addresses->SetCurrent(owner, address.offset);
+  counters_.Add(Count::kRecognisedMac1, 1);  // what it tells is in force
   if (!request.deliver) return;
   sender_->Send(view.ids[owner], {message.data(), request.size, request.size});
   sender_->Flush();

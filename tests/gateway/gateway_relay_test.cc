@@ -238,6 +238,9 @@ TEST_P(GatewayRelayTest, TheRelayIsAPathOfItsOwnAndNeverPreferred) {
 // What WireGuard sends before anything was heard goes to the first address, which is the relay.
 TEST_P(GatewayRelayTest, HomeLeadsToTheRelay) {
   Start();
+  // A packet waits 3 s for the connection, which is little on a busy machine.
+  ASSERT_TRUE(
+      Eventually([&] { return Line("relay of region 7").find(": up ") != std::string::npos; }));
   wireguard_.Send(homes_[kAlice], Transport(300));
   EXPECT_EQ(relay_.Receive().packet, Transport(300));
   EXPECT_THAT(Line("peer alice:"), HasSubstr(", path none confirmed"));

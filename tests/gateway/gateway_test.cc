@@ -375,8 +375,8 @@ TEST_P(GatewayTest, OrderBothWays) {
 }
 
 TEST_P(GatewayTest, RestartOnTheSamePorts) {
+  config_.listen_port = FreePort();
   Start();
-  config_.listen_port = gateway_->port();
   const std::vector<std::string> lines = gateway_->WgSetLines();
   gateway_->Stop();
   gateway_->Stop();

@@ -19,6 +19,7 @@
 #include <gtest/gtest.h>
 
 #include "io/fd.h"
+#include "tests/gateway/free_port.h"
 
 namespace ringsock::gateway {
 namespace {
@@ -46,8 +47,6 @@ class HeldPort {
   io::Fd fd_;
   uint16_t port_ = 0;
 };
-
-uint16_t FreePort() { return HeldPort().port(); }
 
 // One run of the program, both outputs in one text.
 class Program {

@@ -12,6 +12,7 @@
 
 #include "base/endpoint.h"
 #include "io/fd.h"
+#include "tests/gateway/free_port.h"
 #include "tests/gateway/wireguard_messages.h"
 
 namespace ringsock::gateway {
@@ -67,8 +68,6 @@ class UdpPeer {
   io::Fd fd_;
   Endpoint local_;
 };
-
-inline uint16_t FreePort() { return UdpPeer().local().port; }
 
 }  // namespace ringsock::gateway
 
