@@ -91,6 +91,7 @@ Options JsonOptions() {
   options.json = true;
   options.engine.shards = 1;
   options.engine.pin_threads = false;
+  options.engine.network.watch_links = false;
   return options;
 }
 
