@@ -123,9 +123,12 @@ absl::Status Link::Connect(const LinkTarget& target, int receive_buffer) {
   if (receive_buffer > 0) {
     setsockopt(fd(), SOL_SOCKET, SO_RCVBUF, &receive_buffer, sizeof(receive_buffer));
   }
-  if (connect(fd(), reinterpret_cast<const sockaddr*>(&address), length) != 0) {
-    return ErrnoError("connect to", target.address);
-  }
+  // A call with a time limit is not restarted in a process that was stopped and goes on.
+  int failed = 0;
+  do {
+    failed = connect(fd(), reinterpret_cast<const sockaddr*>(&address), length);
+  } while (failed != 0 && (errno == EINTR || errno == EALREADY));
+  if (failed != 0 && errno != EISCONN) return ErrnoError("connect to", target.address);
   return absl::OkStatus();
 }
 
@@ -135,9 +138,13 @@ absl::Status Link::Handshake(const LinkTarget& target) {
   SSL_set_ex_data(ssl.get(), 0, &secrets);
   SSL_set_tlsext_host_name(ssl.get(), target.host.c_str());
   SSL_set_fd(ssl.get(), fd());
-  const int result = SSL_connect(ssl.get());
+  int result = 0;
+  int error = SSL_ERROR_NONE;
+  do {
+    result = SSL_connect(ssl.get());
+    error = SSL_get_error(ssl.get(), result);
+  } while ((error == SSL_ERROR_WANT_READ || error == SSL_ERROR_WANT_WRITE) && errno == EINTR);
   if (result != 1) {
-    const int error = SSL_get_error(ssl.get(), result);
     return absl::UnavailableError(absl::StrCat(
         "TLS with ", target.address.ToString(), ": ", SSL_error_description(error), " ",
         error == SSL_ERROR_SYSCALL ? std::strerror(errno)

@@ -43,7 +43,7 @@ absl::StatusOr<Metrics> FetchMetrics(const Endpoint& at) {
   sockaddr_storage address = {};
   const socklen_t length = at.ToSockaddr(&address);
   const io::Fd fd(socket(address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0));
-  const timeval patience = {.tv_sec = 5, .tv_usec = 0};
+  const timeval patience = {.tv_sec = 30, .tv_usec = 0};
   setsockopt(fd.get(), SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof(patience));
   const std::string request = absl::StrCat("GET /metrics HTTP/1.1\r\nHost: ", at.ToString(),
                                            "\r\nConnection: close\r\n\r\n");
@@ -57,6 +57,7 @@ absl::StatusOr<Metrics> FetchMetrics(const Endpoint& at) {
   std::array<char, 16384> chunk;
   while (page.size() < kMaxPage) {
     const ssize_t n = recv(fd.get(), chunk.data(), chunk.size(), 0);
+    if (n < 0 && errno == EINTR) continue;  // the process was stopped and goes on
     if (n <= 0) break;
     page.append(chunk.data(), static_cast<size_t>(n));
   }
