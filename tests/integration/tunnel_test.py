@@ -94,10 +94,11 @@ class ThroughputTest(TwoHosts):
         # first of these rates, and after a second WireGuard's device; at the last neither does.
         for kilobits in (5000, 5000, 2000, 1000, 300, 300, 300):
             end = self.iperf("-u", "-b", f"{kilobits}K", "-l", "1200", name=f"iperf3-{kilobits}")
-            self.assertGreater(end["sum"]["packets"], kilobits * 3000 / 9600 / 2)
-            if end["sum"]["lost_packets"] == 0:
+            # Fewer were sent when iperf3 did not run at the end of its time.
+            enough = end["sum"]["packets"] > kilobits * 3000 / 9600 / 2
+            if enough and end["sum"]["lost_packets"] == 0:
                 return
-        self.fail(f"lost each time, at last {end['sum']['lost_packets']} packets\n"
+        self.fail(f"lost or too few each time, at last {end['sum']}\n"
                   f"{self.lab.logs()}")
 
 
