@@ -10,18 +10,17 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
-#include <optional>
 #include <span>
 #include <vector>
 
 #include "absl/status/status.h"
-#include "base/endpoint.h"
 
 namespace ringsock::io {
 
 // Rooms for the parts of a received message in front of its payload. Chosen so that control
 // messages are aligned and the payload begins a cache line.
 inline constexpr uint32_t kNameRoom = 32;
+static_assert(sizeof(sockaddr_in6) <= kNameRoom);
 inline constexpr uint32_t kControlRoom = 144;
 inline constexpr uint32_t kHeaderRoom = sizeof(io_uring_recvmsg_out) + kNameRoom + kControlRoom;
 static_assert(kHeaderRoom % 64 == 0);
@@ -31,39 +30,29 @@ inline constexpr uint32_t kRxBufferSize = kHeaderRoom + (64 << 10) + 64;
 
 // One datagram or train as the kernel wrote it.
 struct ReceivedMessage {
-  bool truncated = false;  // payload or control data did not fit
-  Endpoint from;
+  bool truncated = false;           // payload or control data did not fit
+  std::span<const std::byte> name;  // see io/received_name.h
   std::span<const std::byte> control;
   std::span<std::byte> payload;
 };
 
-// The source address, of which the kernel wrote `length` bytes; there is room for either.
-inline Endpoint ParseReceivedName(const std::byte* name, uint32_t length) {
-  static_assert(sizeof(sockaddr_in6) <= kNameRoom);
-  sa_family_t family = AF_UNSPEC;
-  if (length >= sizeof family) memcpy(&family, name, sizeof family);
-  const bool whole = (family == AF_INET && length >= sizeof(sockaddr_in)) ||
-                     (family == AF_INET6 && length >= sizeof(sockaddr_in6));
-  return whole ? Endpoint::FromSockaddr(reinterpret_cast<const sockaddr*>(name)) : Endpoint{};
-}
-
-// `buffer` is what the completion says was written. Nothing if it is malformed.
-inline std::optional<ReceivedMessage> ParseReceivedMessage(std::span<std::byte> buffer) {
-  if (buffer.size() < kHeaderRoom) return std::nullopt;
+// `buffer` is what the completion says was written. False if it is malformed. Not by an optional
+// value: copying that costs what io/received_name.h is about.
+inline bool ParseReceivedMessage(std::span<std::byte> buffer, ReceivedMessage* out) {
+  if (buffer.size() < kHeaderRoom) return false;
   io_uring_recvmsg_out header;
   memcpy(&header, buffer.data(), sizeof header);
-  if (header.namelen > kNameRoom || header.controllen > kControlRoom) return std::nullopt;
+  if (header.namelen > kNameRoom || header.controllen > kControlRoom) return false;
 
   const std::byte* const name = buffer.data() + sizeof header;
-  std::span<std::byte> payload = buffer.subspan(kHeaderRoom);
+  out->name = {name, header.namelen};
+  out->control = {name + kNameRoom, header.controllen};
+  out->payload = buffer.subspan(kHeaderRoom);
   // Lost control data would be a lost segment size: the train could not be cut.
-  const bool truncated =
-      (header.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || header.payloadlen > payload.size();
-  if (!truncated) payload = payload.first(header.payloadlen);
-  return ReceivedMessage{.truncated = truncated,
-                         .from = ParseReceivedName(name, header.namelen),
-                         .control = {name + kNameRoom, header.controllen},
-                         .payload = payload};
+  out->truncated =
+      (header.flags & (MSG_TRUNC | MSG_CTRUNC)) != 0 || header.payloadlen > out->payload.size();
+  if (!out->truncated) out->payload = out->payload.first(header.payloadlen);
+  return true;
 }
 
 class BufferRing {

@@ -28,8 +28,8 @@ size_t BuildSendControl(std::optional<uint32_t> segment_size, const IpAddress& f
                         bool socket_is_v4, ControlBuffer* out);
 
 struct ReceiveControl {
-  uint32_t segment_size = 0;          // UDP_GRO: 0 when the datagram came alone
   IpAddress to = IpAddress::AnyV6();  // where it was sent to; AnyV6() when not said
+  uint32_t segment_size = 0;          // UDP_GRO: 0 when the datagram came alone
 };
 
 // Reads what the kernel attached. Unknown messages are skipped; a malformed one ends the parse.

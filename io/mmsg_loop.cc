@@ -1,8 +1,7 @@
-// recvmmsg/sendmmsg behind the Loop interface.
-//
-// A turn (Round) gives every socket that may have something one recvmmsg of up to rx_batch trains,
-// then flushes what the handler sent. A socket that had nothing is left alone until ppoll says
-// otherwise, so that an idle IPv6 socket costs a busy IPv4 one next to nothing.
+// recvmmsg/sendmmsg behind the Loop interface. A turn (Round) gives every socket that may have
+// something one recvmmsg of up to rx_batch trains, then flushes what the handler sent. A socket
+// that had nothing is left alone until ppoll says so: an idle IPv6 socket costs a busy IPv4 one
+// nothing.
 #include "io/mmsg_loop.h"
 
 #include <poll.h>
@@ -21,6 +20,7 @@
 #include "io/epoll_streams.h"
 #include "io/receive_errors.h"
 #include "io/receive_window.h"
+#include "io/received_name.h"
 #include "io/slab_pool.h"
 #include "io/train.h"
 #include "io/udp_reopen.h"
@@ -375,7 +375,7 @@ void MmsgLoop::ParseTrain(Socket& socket, size_t i, uint32_t size) {
   train.data = rx_.memory.get() + i * kRxBuffer;
   train.size = size;
   train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
-  train.from = Endpoint::FromSockaddr(rx_.from[i]);
+  ReadReceivedName(std::as_bytes(std::span(&rx_.from[i], 1)), &train.from);
   train.to = control.to;
   socket.stats.rx_packets += train.packets();
   socket.stats.rx_bytes += size;

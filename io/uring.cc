@@ -136,7 +136,7 @@ absl::Status ProbeMultishot(Uring* ring) {
   for (int turn = 0; result == 0 && turn < 10; ++turn) {
     ring->SubmitAndWait(std::chrono::milliseconds(100));
     ring->Drain([&result](CompletionTag tag, const io_uring_cqe& cqe) {
-      if (tag.kind == CompletionTag::kReceive) result = cqe.res;
+      if (tag.kind() == CompletionTag::kReceive) result = cqe.res;
     });
   }
   if (result == -ENOBUFS) return absl::OkStatus();

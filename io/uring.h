@@ -17,8 +17,10 @@ namespace ringsock::io {
 // the age of the kernel (Linux 6.1 is needed).
 absl::Status ProbeUring();
 
-// What a completion belongs to: a kind, and two numbers whose meaning is the kind's.
-struct CompletionTag {
+// What a completion belongs to: a kind, and two numbers whose meaning is the kind's. One word, as
+// the kernel carries it: a struct of three is taken apart and put together at each call.
+class CompletionTag {
+ public:
   enum Kind : uint8_t {
     kIgnored,
     kReceive,
@@ -32,15 +34,24 @@ struct CompletionTag {
     kStreamSend,
     kStreamWatch,
   };
-  Kind kind = kIgnored;
-  uint32_t slab = 0;  // 24 bits
-  uint32_t id = 0;
+  CompletionTag() = default;
+  // `slab` has 24 bits.
+  CompletionTag(Kind kind, uint32_t slab, uint32_t id)
+      : data_(uint64_t{kind} << 56 | uint64_t{slab} << 32 | id) {}
 
-  uint64_t Pack() const { return uint64_t{kind} << 56 | uint64_t{slab} << 32 | id; }
+  Kind kind() const { return static_cast<Kind>(data_ >> 56); }
+  uint32_t slab() const { return static_cast<uint32_t>(data_ >> 32) & 0xffffff; }
+  uint32_t id() const { return static_cast<uint32_t>(data_); }
+
+  uint64_t Pack() const { return data_; }
   static CompletionTag Unpack(uint64_t data) {
-    return {static_cast<Kind>(data >> 56), static_cast<uint32_t>(data >> 32) & 0xffffff,
-            static_cast<uint32_t>(data)};
+    CompletionTag tag;
+    tag.data_ = data;
+    return tag;
   }
+
+ private:
+  uint64_t data_ = 0;  // kIgnored
 };
 
 // Created by any thread, disabled; the thread that calls Enable() is from then on the only one that

@@ -22,6 +22,7 @@
 #include "io/control_message.h"
 #include "io/pinned_memory.h"
 #include "io/receive_window.h"
+#include "io/received_name.h"
 #include "io/udp_reopen.h"
 #include "io/udp_socket.h"
 #include "io/uring.h"
@@ -341,9 +342,9 @@ void UringLoop::Arm() {
 
 void UringLoop::Reap() {
   ring_.Drain([this](CompletionTag tag, const io_uring_cqe& cqe) {
-    switch (tag.kind) {
+    switch (tag.kind()) {
       case CompletionTag::kReceive:
-        return OnReceived(Find(tag.id), cqe);
+        return OnReceived(Find(tag.id()), cqe);
       case CompletionTag::kZeroCopy:
         if ((cqe.flags & IORING_CQE_F_NOTIF) != 0) return OnNotification(tag, cqe.res);
         [[fallthrough]];
@@ -419,18 +420,19 @@ size_t UringLoop::DeliverBatch(UringSocket& socket) {
 
 void UringLoop::AddTrain(UringSocket& socket, UringSocket::Filled filled) {
   held_.push_back(filled.buffer);
-  const auto message = ParseReceivedMessage(buffers_.Buffer(filled.buffer, filled.size));
-  if (!message.has_value() || message->truncated) {
+  ReceivedMessage message;
+  if (!ParseReceivedMessage(buffers_.Buffer(filled.buffer, filled.size), &message) ||
+      message.truncated) {
     ++socket.stats.rx_truncated;
     return;
   }
-  const ReceiveControl control = ParseReceiveControl(message->control);
-  const auto size = static_cast<uint32_t>(message->payload.size());
+  const ReceiveControl control = ParseReceiveControl(message.control);
+  const auto size = static_cast<uint32_t>(message.payload.size());
   RxTrain& train = batch_.emplace_back();
-  train.data = message->payload.data();
+  train.data = message.payload.data();
   train.size = size;
   train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
-  train.from = message->from;
+  ReadReceivedName(message.name, &train.from);
   train.to = control.to;
   socket.CountReceived(train);
   window_.Add(size);

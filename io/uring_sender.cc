@@ -170,8 +170,7 @@ void UringSender::Prepare(uint32_t index, UringSocket& socket, const TxTrain& pa
 
   CompletionTag tag{CompletionTag::kSend, 0, index};
   if (zero_copy) {
-    tag.kind = CompletionTag::kZeroCopy;
-    tag.slab = AddReader(BlockOf(part.data), socket.id, part.to.ip);
+    tag = {CompletionTag::kZeroCopy, AddReader(BlockOf(part.data), socket.id, part.to.ip), index};
   }
   io_uring_sqe* sqe = ring_->NextSqe(tag);
   if (how == How::kShortest && GoesWithoutHeader(slot)) {
@@ -237,20 +236,20 @@ void UringSender::Flush() {
 }
 
 void UringSender::OnSent(CompletionTag tag, int result, bool more) {
-  slots_[tag.id].result = result;
+  slots_[tag.id()].result = result;
   --outstanding_;
-  if (tag.kind != CompletionTag::kZeroCopy) return;
+  if (tag.kind() != CompletionTag::kZeroCopy) return;
   if (more) {
-    readers_[tag.slab].failed = result < 0;
+    readers_[tag.slab()].failed = result < 0;
   } else {
-    RemoveReader(tag.slab);
+    RemoveReader(tag.slab());
   }
 }
 
 UringSender::Notification UringSender::OnNotification(CompletionTag tag, int result) {
-  const Reader reader = readers_[tag.slab];
+  const Reader reader = readers_[tag.slab()];
   Notification notification;
-  if (RemoveReader(tag.slab) && reader.block >= slab_count_) {
+  if (RemoveReader(tag.slab()) && reader.block >= slab_count_) {
     notification.buffer = static_cast<uint16_t>(reader.block - slab_count_);
   }
   notification.socket = reader.socket;

@@ -179,8 +179,8 @@ void UringStreams::Refuse(Stream& unborn) { ResetOnClose(Get(unborn).fd.get()); 
 // ---- Completions ----
 
 void UringStreams::OnCompletion(CompletionTag tag, const io_uring_cqe& cqe) {
-  UringStream& stream = Get(*FindAny(tag.id));
-  switch (tag.kind) {
+  UringStream& stream = Get(*FindAny(tag.id()));
+  switch (tag.kind()) {
     case CompletionTag::kStreamConnect:
       stream.address.reset();
       stream.armed = false;

@@ -7,6 +7,7 @@
 
 #include "io/buffer_ring.h"
 #include "io/control_message.h"
+#include "io/received_name.h"
 
 namespace ringsock::io {
 namespace {
@@ -21,12 +22,15 @@ bool LiesIn(std::span<const std::byte> part, std::span<const std::byte> whole) {
 
 void Fuzz(std::span<std::byte> buffer) {
   ParseReceiveControl(buffer);
-  const auto message = ParseReceivedMessage(buffer);
-  if (!message.has_value()) return;
-  Check(LiesIn(message->control, buffer));
-  Check(message->control.size() <= kControlRoom);
-  Check(LiesIn(message->payload, buffer));
-  ParseReceiveControl(message->control);
+  ReceivedMessage message;
+  if (!ParseReceivedMessage(buffer, &message)) return;
+  Endpoint from;
+  ReadReceivedName(message.name, &from);
+  Check(LiesIn(message.name, buffer));
+  Check(LiesIn(message.control, buffer));
+  Check(message.control.size() <= kControlRoom);
+  Check(LiesIn(message.payload, buffer));
+  ParseReceiveControl(message.control);
 }
 
 }  // namespace

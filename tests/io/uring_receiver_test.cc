@@ -51,7 +51,7 @@ class UringReceiverTest : public testing::Test {
     ring_.SubmitAndRun();
     uint32_t received = 0;
     ring_.Drain([&](CompletionTag tag, const io_uring_cqe& cqe) {
-      if (tag.kind != CompletionTag::kReceive) return;
+      if (tag.kind() != CompletionTag::kReceive) return;
       received += receiver_.OnCompletion(socket_.get(), cqe, SystemClock());
     });
     if (!keep_) GiveBack();

@@ -31,11 +31,11 @@ class UringTest : public testing::Test {
   // Takes what there is, counting each number.
   void Drain() {
     ring_.Drain([this](CompletionTag tag, const io_uring_cqe& cqe) {
-      ASSERT_EQ(tag.kind, CompletionTag::kSend);
-      ASSERT_LT(tag.id, seen_.size());
-      EXPECT_EQ(tag.slab, tag.id % 7);
+      ASSERT_EQ(tag.kind(), CompletionTag::kSend);
+      ASSERT_LT(tag.id(), seen_.size());
+      EXPECT_EQ(tag.slab(), tag.id() % 7);
       EXPECT_EQ(cqe.res, 0);
-      ++seen_[tag.id];
+      ++seen_[tag.id()];
       ++drained_;
     });
   }
@@ -107,9 +107,9 @@ TEST(CompletionTagTest, ComesOutAsItWentIn) {
        {CompletionTag{}, CompletionTag{CompletionTag::kCancel, 0xffffff, 0xffffffff},
         CompletionTag{CompletionTag::kZeroCopy, 3, 0x80000001}}) {
     const CompletionTag back = CompletionTag::Unpack(tag.Pack());
-    EXPECT_EQ(back.kind, tag.kind);
-    EXPECT_EQ(back.slab, tag.slab);
-    EXPECT_EQ(back.id, tag.id);
+    EXPECT_EQ(back.kind(), tag.kind());
+    EXPECT_EQ(back.slab(), tag.slab());
+    EXPECT_EQ(back.id(), tag.id());
   }
 }
 
