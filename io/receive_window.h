@@ -1,6 +1,6 @@
-// How many receive buffers are worth having in use at a time: as many as the cache holds together
-// with the kernel's own copies. Long trains are received, sent and forgotten a few at a time; short
-// ones by the dozen, since then it is the calls that cost.
+// How many receive buffers are worth having in use at a time: as many as the cache holds. Long
+// trains are received, sent and forgotten a few at a time; short ones by the dozen, since then it
+// is the calls that cost.
 #ifndef RINGSOCK_IO_RECEIVE_WINDOW_H_
 #define RINGSOCK_IO_RECEIVE_WINDOW_H_
 
@@ -11,9 +11,9 @@ namespace ringsock::io {
 
 class ReceiveWindow {
  public:
-  // Bytes received before they are sent on. They pass the cache three times: in the buffers of the
-  // kernel that they come in, in ours, and in those they leave in.
-  static constexpr uint32_t kBytes = 320 << 10;
+  // Bytes received before they are sent on. With fewer the calls cost (at 320 KiB 3 % of forwarding
+  // trains of 46, 6 % of receiving them), with 2 MiB they have left the cache when bursts are long.
+  static constexpr uint32_t kBytes = 1 << 20;
   static constexpr uint32_t kFewest = 4;
 
   // `most`: the buffers there are, at least 1.
