@@ -1,5 +1,7 @@
 #include "bench/forwarder.h"
 
+#include <algorithm>
+#include <array>
 #include <cstring>
 #include <string>
 
@@ -8,6 +10,8 @@
 
 namespace ringsock::bench {
 namespace {
+
+constexpr size_t kLookups = 32;  // at a time
 
 uint32_t Packets(const ReceivedTrain& train) {
   const uint32_t segment = train.packets.segment_size;
@@ -31,19 +35,32 @@ Forwarder::Forwarder(const Traffic& traffic, std::atomic<uint64_t>* feedback)
 
 void Forwarder::OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) {
   if (!open_.load(std::memory_order_acquire)) return;
-  for (const ReceivedTrain& train : trains) {
-    if (traffic_.mode == Mode::kReceive) {
-      feedback_->fetch_add(Packets(train), std::memory_order_relaxed);
-      continue;
+  if (traffic_.mode == Mode::kReceive) {
+    uint64_t packets = 0;
+    for (const ReceivedTrain& train : trains) packets += Packets(train);
+    feedback_->fetch_add(packets, std::memory_order_relaxed);
+    return;
+  }
+  // Looked up one behind the other, so that the waits for memory overlap.
+  std::array<PeerId, kLookups> to;
+  while (!trains.empty()) {
+    const size_t count = std::min(trains.size(), kLookups);
+    for (size_t i = 0; i < count; ++i) {
+      const auto route = routes_.find(trains[i].peer);
+      to[i] = route == routes_.end() ? PeerId::kNone : route->second;
     }
-    const auto route = routes_.find(train.peer);
-    if (route == routes_.end()) continue;  // unknown source: the engine counted it
-    shard.ConfirmPath(train.peer, train.from);
-    if (traffic_.mode == Mode::kSend) {
-      Answer(shard, Packets(train) * traffic_.trains_per_request());
-      continue;
-    }
-    shard.Send(route->second, train.packets);
+    for (size_t i = 0; i < count; ++i) Forward(shard, trains[i], to[i]);
+    trains = trains.subspan(count);
+  }
+}
+
+void Forwarder::Forward(Shard& shard, const ReceivedTrain& train, PeerId to) {
+  if (to == PeerId::kNone) return;  // unknown source: the engine counted it
+  shard.ConfirmPath(train.peer, train.from);
+  if (traffic_.mode == Mode::kSend) {
+    Answer(shard, Packets(train) * traffic_.trains_per_request());
+  } else {
+    shard.Send(to, train.packets);
   }
 }
 

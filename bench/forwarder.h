@@ -32,6 +32,7 @@ class Forwarder final : public Handler {
   void OnReceive(Shard& shard, std::span<const ReceivedTrain> trains) override;
 
  private:
+  void Forward(Shard& shard, const ReceivedTrain& train, PeerId to);
   void Answer(Shard& shard, uint32_t trains);
 
   const Traffic traffic_;

@@ -113,7 +113,6 @@ void RecvmmsgGro::Turn() {
     const uint32_t size = batch_.rx[i].msg_len;
     const uint32_t segment = ReceivedSegment(batch_.rx[i].msg_hdr, size);
     const uint64_t packets = PacketsOf(size, segment);
-    b_.Received(packets);
     requests += packets;
     if (b_.receive_only || b_.source != nullptr) continue;
     const sockaddr_in* to = b_.routes->Find(batch_.from[i]);
@@ -128,6 +127,7 @@ void RecvmmsgGro::Turn() {
     SetSegment(&message, &batch_.tx_controls[count], size, segment);
     ++count;
   }
+  if (requests > 0) b_.Received(requests);
   SendAll(b_, &batch_, count);
   if (b_.source != nullptr) Answer(b_, requests, &batch_);
 }

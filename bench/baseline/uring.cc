@@ -7,6 +7,7 @@
 #include <array>
 #include <cstring>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -51,6 +52,7 @@ class UringLoop final : public BareLoop {
   io_uring ring_ = {};
   bool open_ = false;
   bool armed_ = false;
+  uint64_t received_ = 0;  // packets of this turn
   io_uring_buf_ring* buffers_ = nullptr;
   std::vector<std::byte> memory_ = std::vector<std::byte>(size_t{kBufferSize} * kBuffers);
   msghdr receive_ = {};
@@ -128,7 +130,7 @@ void UringLoop::OnReceive(uint32_t buffer, uint32_t size) {
     if (c->cmsg_level == SOL_UDP && c->cmsg_type == UDP_GRO) segment = value;
   }
   const uint64_t packets = PacketsOf(length, segment);
-  b_.Received(packets);
+  received_ += packets;
   if (b_.receive_only) return Return(buffer);
   if (b_.source != nullptr) {
     for (uint64_t i = 0; i < packets; ++i) Answer();
@@ -218,6 +220,7 @@ void UringLoop::Turn() {
     if (n < 8) break;
     io_uring_submit(&ring_);
   }
+  b_.Received(std::exchange(received_, 0));
 }
 
 }  // namespace
