@@ -50,6 +50,7 @@ class DirectExercise {
     options.shards = 1;
     options.pin_threads = false;
     options.network.netcheck = false;  // its STUN is control's, and allocates
+    options.network.watch_links = false;
     options.io.backend = backend;
     auto engine = Engine::Start(options, &handler_);
     EXPECT_TRUE(engine.ok()) << engine.status().ToString();
@@ -128,6 +129,8 @@ class RelayedExercise {
       EngineOptions options;
       options.shards = 1;
       options.pin_threads = false;
+      options.network.watch_links = false;
+      options.relay.queue_age = kPatience;
       options.io.backend = backend;
       auto engine = Engine::Start(options, handlers[i]);
       EXPECT_TRUE(engine.ok()) << engine.status().ToString();

@@ -208,6 +208,9 @@ TEST_P(SystemCallsTest, AShardMakesOnlyThoseOfTheLoop) {
     } else if (number == SYS_getsockopt) {
       // The drop counters of two sockets, at most every 10 ms.
       EXPECT_LE(count, 2 * (took / 10 + 1));
+    } else if (number == SYS_clock_gettime) {
+      // Where the kernel does not trust the processor's clock, the time is a system call.
+      RecordProperty("clock_calls", count);
     } else if (number == SYS_setsockopt && uring()) {
       // The socket is set to the size of the trains, all of which are alike here.
       EXPECT_EQ(count, 1);
@@ -219,7 +222,8 @@ TEST_P(SystemCallsTest, AShardMakesOnlyThoseOfTheLoop) {
   // A train, or a single packet, that comes alone: one call to wait for it and one to send it; the
   // other backend asks until there is nothing left. The rest is leave for interrupted waits.
   const int per_turn = uring() ? 3 : 6;
-  EXPECT_LE(of_loop, per_turn * (kTrains + kSingles));
+  // Each look at the drop counters may end a wait that goes on afterwards: of a busy machine many.
+  EXPECT_LE(of_loop, per_turn * (kTrains + kSingles) + took / 10);
   RecordProperty("calls", of_loop);
 }
 
