@@ -46,7 +46,7 @@ struct LoopOptions {
   // where the kernel's notifications show that it pays. Both are then in huge pages.
   bool zero_copy = true;
   // Super-packet buffers of 64 KiB plus header room. So many are in use as stay in the cache
-  // (io/receive_window.h): long trains take 4 or 5 of them, single packets all.
+  // (io/receive_window.h): long trains take 16 of them, single packets all.
   uint32_t rx_buffers = 64;
   // The most trains handed to one OnReceive; a flush follows each.
   uint32_t rx_batch = 32;

@@ -1,7 +1,6 @@
 // recvmmsg/sendmmsg behind the Loop interface. A turn (Round) gives every socket that may have
-// something one recvmmsg of up to rx_batch trains, then flushes what the handler sent. A socket
-// that had nothing is left alone until ppoll says so: an idle IPv6 socket costs a busy IPv4 one
-// nothing.
+// something one recvmmsg, then flushes what the handler sent. A socket that had nothing is left
+// alone until ppoll says so: an idle IPv6 socket costs a busy IPv4 one next to nothing.
 #include "io/mmsg_loop.h"
 
 #include <poll.h>
@@ -375,7 +374,8 @@ void MmsgLoop::ParseTrain(Socket& socket, size_t i, uint32_t size) {
   train.data = rx_.memory.get() + i * kRxBuffer;
   train.size = size;
   train.segment_size = control.segment_size == 0 ? size : std::min(control.segment_size, size);
-  ReadReceivedName(std::as_bytes(std::span(&rx_.from[i], 1)), &train.from);
+  const size_t name = std::min<size_t>(header.msg_namelen, sizeof rx_.from[i]);
+  ReadReceivedName(std::as_bytes(std::span(&rx_.from[i], 1)).first(name), &train.from);
   train.to = control.to;
   socket.stats.rx_packets += train.packets();
   socket.stats.rx_bytes += size;

@@ -1,6 +1,6 @@
 // Gives a test a network of its own before main(), with loopback and nothing else in it. Ports that
 // it gives up for a moment, or knows to be closed, are then taken by no other test, and nobody's
-// late packets come to a port that it gets. Without the right to do that it stays where it is.
+// late packets come to a port that it gets. Without the right to have one it stays where it is.
 #include <net/if.h>
 #include <sched.h>
 #include <sys/ioctl.h>

@@ -127,7 +127,7 @@ absl::Status Link::Connect(const LinkTarget& target, int receive_buffer) {
   int failed = 0;
   do {
     failed = connect(fd(), reinterpret_cast<const sockaddr*>(&address), length);
-  } while (failed != 0 && (errno == EINTR || errno == EALREADY));
+  } while (failed != 0 && (errno == EINTR));
   if (failed != 0 && errno != EISCONN) return ErrnoError("connect to", target.address);
   return absl::OkStatus();
 }

@@ -303,7 +303,9 @@ TEST_P(EngineNetworkTest, TheRouterMapsThePortOfEachNetwork) {
   Shell("ip route replace default via 10.0.0.2");
   EXPECT_TRUE(WaitUntil([&] { return engine_->Status().port_mapping != mapped; }));
   ExpectEndpoint(external, false);
+  const uint64_t changes = engine_->Status().link_changes;
   Shell("ip route replace default via 10.0.0.1");
+  ExpectChanges(changes + 1);
   ExpectMapping(mapped);
   engine_->Close();
   EXPECT_TRUE(WaitUntil([&] { return router->mappings().empty(); })) << "it was not taken back";

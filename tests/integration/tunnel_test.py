@@ -74,6 +74,7 @@ class ThroughputTest(TwoHosts):
         server = b.start(name, "iperf3", "--forceflush", "-s", "-1", "-B", b.tunnel)
         wait_for("iperf3 listens", lambda: "listening" in server.log(), lab=self.lab)
         text = a.run("iperf3", "-c", b.tunnel, "-J", "-t", "3", *flags, timeout=120)
+        server.popen.wait(60)  # the next one listens at its port
         return json.loads(text)["end"]
 
     def test_tcp(self):
@@ -91,12 +92,15 @@ class ThroughputTest(TwoHosts):
     def test_udp(self):
         self.connect()
         # When a program does not run for a tenth of a second, iperf3's own socket overflows at the
-        # first of these rates, and after a second WireGuard's device; at the last neither does.
-        for kilobits in (5000, 5000, 2000, 1000, 300, 300, 300):
+        # first of these rates, and after a second WireGuard's device; at the last neither does, where
+        # few packets are sent: so there it takes two runs that lose none.
+        clean = 0
+        for kilobits in (5000, 5000, 2000, 1000, 1000, 300, 300, 300, 300):
             end = self.iperf("-u", "-b", f"{kilobits}K", "-l", "1200", name=f"iperf3-{kilobits}")
             # Fewer were sent when iperf3 did not run at the end of its time.
             enough = end["sum"]["packets"] > kilobits * 3000 / 9600 / 2
-            if enough and end["sum"]["lost_packets"] == 0:
+            clean = clean + 1 if enough and end["sum"]["lost_packets"] == 0 else 0
+            if clean >= (1 if kilobits >= 1000 else 2):
                 return
         self.fail(f"lost or too few each time, at last {end['sum']}\n"
                   f"{self.lab.logs()}")
