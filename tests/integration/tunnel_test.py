@@ -92,8 +92,8 @@ class ThroughputTest(TwoHosts):
     def test_udp(self):
         self.connect()
         # When a program does not run for a tenth of a second, iperf3's own socket overflows at the
-        # first of these rates, and after a second WireGuard's device; at the last neither does, where
-        # few packets are sent: so there it takes two runs that lose none.
+        # first of these rates, and after a second WireGuard's device; at the last neither does. Few
+        # packets are sent there, so it takes two runs that lose none.
         clean = 0
         for kilobits in (5000, 5000, 2000, 1000, 1000, 300, 300, 300, 300):
             end = self.iperf("-u", "-b", f"{kilobits}K", "-l", "1200", name=f"iperf3-{kilobits}")
