@@ -27,6 +27,10 @@ class TwoHosts(lab.LabTest):
 
     def assert_none_lost(self, host, other, **kwargs):
         sent, received = host.ping(other, **kwargs)
+        if received < sent:
+            # Now and then the first handshakes of both sides cross, and wireguard-go drops a packet
+            # of a session that the other one has pushed out. There is none to cross the next time.
+            sent, received = host.ping(other, **kwargs)
         self.assertEqual(sent, received, f"host {host.index} to {other.index}")
 
 
