@@ -127,8 +127,8 @@ absl::Status Link::Connect(const LinkTarget& target, int receive_buffer) {
   int failed = 0;
   do {
     failed = connect(fd(), reinterpret_cast<const sockaddr*>(&address), length);
-  } while (failed != 0 && (errno == EINTR));
-  if (failed != 0 && errno != EISCONN) return ErrnoError("connect to", target.address);
+  } while (failed != 0 && errno == EINTR);
+  if (failed != 0) return ErrnoError("connect to", target.address);
   return absl::OkStatus();
 }
 
